@@ -1,0 +1,83 @@
+import type { X509Certificate } from 'node:crypto'
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import type { Principal } from './auth/authenticator.ts'
+import type { FailureCode } from './errors.ts'
+import type { ClientHello } from './listener/client-hello.ts'
+import type { Permit } from './policy/permit.ts'
+import type { Admission, Protocol } from './tls/admission.ts'
+import type { Domain } from './tls/domains.ts'
+
+/** Stage 1. A socket, nothing believed yet. */
+export interface AcceptedConnection {
+  /** Unique within the fleet of processes; on every log line about this device. */
+  readonly id: string
+  readonly socket: Socket
+  /** The port whose rows of the matrix apply: the listener's own, or its `as`. */
+  readonly port: number
+  /** The device's address: the socket's peer, or what a trusted PROXY header said. */
+  readonly remoteAddress: string
+  readonly remotePort: number
+  /** `performance.now()` at accept, in milliseconds. */
+  readonly acceptedAt: number
+}
+
+/** Stage 2. TLS is up; the admissions left are the ones the ClientHello allows. */
+export interface SecuredConnection extends AcceptedConnection {
+  readonly tls: TLSSocket
+  readonly hello: ClientHello
+  readonly domain: Domain
+  readonly admissions: readonly Admission[]
+  /** What the device presented and proved possession of; null when none was asked for or none came. */
+  readonly peer: PeerCertificate | null
+  /** `performance.now()` when TLS was up, in milliseconds. */
+  readonly securedAt: number
+}
+
+/** The client certificate as presented, possession proved by the handshake, nothing else believed. */
+export interface PeerCertificate {
+  readonly leaf: X509Certificate
+  /** What else the device sent, leaf first, at most `MAX_CHAIN` certificates. */
+  readonly chain: readonly X509Certificate[]
+  /** The TLS library's verdict against the domain's CAs: null is «a valid path for client authentication». */
+  readonly verifyError: string | null
+}
+
+/** Stage 3. We know who, and what it may do. Only this may reach a backend. */
+export interface AuthenticatedConnection extends SecuredConnection {
+  readonly principal: Principal
+  readonly permit: Permit
+}
+
+/** Why a connection ended; the label of `connections_closed_total`. */
+export type CloseReason = 'downstream' | 'upstream' | 'probe' | FailureCode
+
+/** What every log line and metric of one connection needs; filled in as the stages pass. */
+export interface Trace {
+  stage: 'accept' | 'hello' | 'handshake' | 'authenticate' | 'connect' | 'open' | 'relay'
+  mode: string | null
+  protocol: Protocol | null
+  serverName: string | null
+  ja4: string | null
+  tlsVersion: string | null
+  principal: string | null
+  clientId: string | null
+  mqttVersion: number | null
+  backend: string | null
+  upstream: string | null
+  /** Milliseconds from accept to each milestone; null when it was not reached. */
+  helloMs: number | null
+  handshakeMs: number | null
+  connectedMs: number | null
+  bytesIn: number
+  bytesOut: number
+  packetsIn: number
+  packetsOut: number
+}
+
+/** Serves one application protocol over an established TLS connection, to its end. */
+export interface ProtocolHandler {
+  readonly protocol: Protocol
+  /** Resolves when both sides are closed. Never rejects: a fault becomes a CloseReason. */
+  serve(connection: SecuredConnection, trace: Trace, signal: AbortSignal): Promise<CloseReason>
+}
