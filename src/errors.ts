@@ -28,6 +28,7 @@ export const FAILURES = {
   ERR_HELLO_TIMEOUT:            { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: null, http: null, help: 'No whole ClientHello within listeners[].helloTimeout of accept.' },
   ERR_HELLO_OVERSIZED:          { fault: 'downstream', retry: false, alert: 47,   connack: null, disconnect: null, http: null, help: 'The ClientHello is larger than 64 KiB.' },
   ERR_HELLO_MALFORMED:          { fault: 'downstream', retry: false, alert: 50,   connack: null, disconnect: null, http: null, help: 'A TLS record whose ClientHello contradicts itself.' },
+  ERR_HELLO_INCOMPLETE:         { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: null, http: null, help: 'Closed before the ClientHello was whole.' },
   ERR_NOT_TLS:                  { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: null, http: null, help: 'The first bytes are not a TLS handshake.' },
   ERR_SNI_MISSING:              { fault: 'downstream', retry: false, alert: 109,  connack: null, disconnect: null, http: null, help: 'The ClientHello names no server.' },
   ERR_SNI_INVALID:              { fault: 'downstream', retry: false, alert: 112,  connack: null, disconnect: null, http: null, help: 'The server name is not one host name of letters, digits and hyphens.' },
@@ -68,6 +69,7 @@ export const FAILURES = {
   ERR_BACKEND_REFUSED:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'The broker could not be reached.' },
   ERR_BACKEND_TIMEOUT:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 504,  help: 'The broker did not answer within its deadline.' },
   ERR_BACKEND_UNTRUSTED:        { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'TLS toward the broker failed.' },
+  ERR_BACKEND_LOST:             { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: 0x80, http: 503,  help: 'The broker closed the connection before its CONNACK, or without a farewell after it.' },
   ERR_BACKEND_PROTOCOL:         { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: 0x80, http: 502,  help: 'The broker answered something that MQTT does not allow there.' },
   ERR_INTERNAL:                 { fault: 'proxy',      retry: false, alert: 80,   connack: 0x80, disconnect: 0x80, http: 500,  help: 'A fault of this program; the log line has the details.' },
 } as const satisfies Record<string, Failure>

@@ -1,3 +1,5 @@
+/** [hot] Two pumps and one ending; the bytes' only way through. Nothing is copied, nothing is queued here. */
+
 /**
  * What a session and the pumps need of a socket, and no more, so that a second transport fits.
  * A Node `Duplex` is one. Whoever makes a ByteStream listens to its `error`; `close` always follows.
@@ -13,4 +15,144 @@ export interface ByteStream {
   on(event: 'drain' | 'end' | 'close', listener: () => void): unknown
   off(event: 'data', listener: (chunk: Buffer) => void): unknown
   off(event: 'drain' | 'end' | 'close', listener: () => void): unknown
+}
+
+/** Looks at every chunk of one direction before it is forwarded. */
+export interface Inspector {
+  /**
+   * Returns how many of the chunk's bytes may go on: all of them, or those before a fault. After fewer the relay
+   * calls `refused` and forwards nothing more of this direction.
+   */
+  inspect(chunk: Buffer): number
+  refused(): void
+  /** Reading from this side stops because the other is slow, and goes on again. */
+  held(paused: boolean): void
+}
+
+export type Side = 'downstream' | 'upstream'
+
+export interface Relay {
+  /**
+   * Ends both sides at our own wish. `last` is written to the device first; what was written before still goes out,
+   * within `lingerMs`.
+   */
+  close(last: Buffer | null): void
+  /** Which side ended first, once both are closed; null when we did. */
+  readonly done: Promise<Side | null>
+}
+
+export interface RelayOptions {
+  readonly inbound: Inspector
+  readonly outbound: Inspector
+  /** Called once, when the broker's side ends or breaks first: the last bytes for the device, or null. */
+  upstreamLost(): Buffer | null
+  /** How long one side may stay open after the other has ended, in milliseconds. */
+  readonly halfCloseMs: number
+}
+
+/** How long written bytes may take to leave after our own close, in milliseconds. */
+const LINGER_MS = 2_000
+
+export function relay(device: ByteStream, upstream: ByteStream, options: RelayOptions): Relay {
+  let first: Side | null | undefined
+  let open = 2
+  let deviceEnded = false
+  let upstreamEnded = false
+  let timer: NodeJS.Timeout | null = null
+  let resolve: (side: Side | null) => void
+  const done = new Promise<Side | null>((settle) => {
+    resolve = settle
+  })
+
+  /** Both sides are gone by then, whatever the peers do. */
+  const within = (ms: number) => {
+    if (timer !== null) clearTimeout(timer)
+    timer = setTimeout(() => {
+      device.destroy()
+      upstream.destroy()
+    }, ms)
+  }
+  const endDevice = (last: Buffer | null) => {
+    if (deviceEnded) return
+    deviceEnded = true
+    if (last !== null) device.write(last)
+    device.end()
+  }
+  const endUpstream = () => {
+    if (upstreamEnded) return
+    upstreamEnded = true
+    upstream.end()
+  }
+  const closed = () => {
+    if (--open > 0) return
+    if (timer !== null) clearTimeout(timer)
+    resolve(first ?? null)
+  }
+
+  pump(device, upstream, options.inbound, () => upstreamEnded)
+  pump(upstream, device, options.outbound, () => deviceEnded)
+
+  // Half-close: a device may finish sending and still wait for its last messages, but not for ever.
+  device.on('end', () => {
+    if (first === undefined) first = 'downstream'
+    endUpstream()
+    within(options.halfCloseMs)
+  })
+  upstream.on('end', () => {
+    const lost = first === undefined
+    if (lost) first = 'upstream'
+    endDevice(lost ? options.upstreamLost() : null)
+    within(options.halfCloseMs)
+  })
+  // A reset: the broker must see the loss at once, because it owes the world a will.
+  device.on('close', () => {
+    if (first === undefined) first = 'downstream'
+    deviceEnded = true
+    upstreamEnded = true
+    upstream.destroy()
+    closed()
+  })
+  upstream.on('close', () => {
+    const lost = first === undefined
+    if (lost) first = 'upstream'
+    upstreamEnded = true
+    endDevice(lost ? options.upstreamLost() : null)
+    // What the device has not taken yet still goes out; its silence does not hold us.
+    device.resume()
+    within(LINGER_MS)
+    closed()
+  })
+
+  return {
+    done,
+    close(last) {
+      if (first === undefined) first = null
+      endDevice(last)
+      endUpstream()
+      within(LINGER_MS)
+    },
+  }
+}
+
+/** One direction. The chunk that arrives is the chunk that leaves. */
+function pump(from: ByteStream, to: ByteStream, inspector: Inspector, ended: () => boolean): void {
+  from.on('data', (chunk: Buffer) => {
+    if (ended()) return
+    const pass = inspector.inspect(chunk)
+    if (pass < chunk.length) {
+      if (pass > 0) to.write(chunk.subarray(0, pass))
+      inspector.refused()
+      return
+    }
+    // `false` means `to` is past its high-water mark. Reading on would move a slow reader's backlog
+    // into our heap, so the slowness is passed back instead: TCP tells the sender to wait.
+    if (!to.write(chunk)) {
+      from.pause()
+      inspector.held(true)
+    }
+  })
+  to.on('drain', () => {
+    inspector.held(false)
+    from.resume()
+  })
 }

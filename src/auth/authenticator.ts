@@ -6,7 +6,9 @@ import type { Permit } from '../policy/permit.ts'
 export type AuthMethod = 'x509' | 'sigv4' | 'custom' | 'custom-x509' | 'backend'
 
 /** The proof a device presents; `kind` is the admission's `auth`. */
-export type Credentials = { readonly kind: 'x509'; readonly peer: PeerCertificate | null } | { readonly kind: 'backend' }
+export type Credentials =
+  | { readonly kind: 'x509'; readonly peer: PeerCertificate | null }
+  | { readonly kind: 'backend' }
 
 export interface Principal {
   /** Safe to log: certificate SHA-256 fingerprint (64 lower-case hex digits), or the domain for `backend`. */

@@ -1,5 +1,8 @@
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
+import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
+import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
 /** Counted by the relay with plain additions and read by the scrape; never reset. */
 export interface TrafficCounters {
@@ -25,4 +28,340 @@ export interface Metrics {
   dial(backend: string, result: string, seconds: number): void
   sessions(delta: 1 | -1): void
   closed(reason: CloseReason): void
+}
+
+export type MetricType = 'counter' | 'gauge' | 'histogram'
+
+export interface MetricRow {
+  readonly type: MetricType
+  readonly labels: readonly string[]
+  /** How the processes of one instance are joined; the sum unless said. */
+  readonly join?: 'max' | 'min'
+  /** Upper bounds in seconds. */
+  readonly buckets?: readonly number[]
+  readonly help: string
+}
+
+/** Of every metric name. */
+export const METRIC_PREFIX = 'brokergate_'
+
+const CONNECTION_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+const LAG_BUCKETS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
+
+/** Every metric there is, without the prefix. Names and labels are public: renaming one is a breaking change. */
+// biome-ignore format: a table is read down its columns
+export const METRICS = {
+  connections_accepted_total:    { type: 'counter',   labels: ['port'],              help: 'Connections accepted, by the port whose rules apply.' },
+  accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out.' },
+  hellos_total:                  { type: 'counter',   labels: ['result'],            help: 'ClientHellos looked at; a probe closed without sending a byte.' },
+  handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
+  handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
+  identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
+  connects_total:                { type: 'counter',   labels: ['result', 'version'], help: 'MQTT CONNECT attempts by MQTT version.' },
+  connect_seconds:               { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'From accept to the CONNACK of the connections that succeeded.' },
+  sessions:                      { type: 'gauge',     labels: [],                    help: 'Sessions relayed now.' },
+  bytes_total:                   { type: 'counter',   labels: ['direction'],         help: 'MQTT bytes inside TLS: in is toward the broker, out toward the device.' },
+  packets_total:                 { type: 'counter',   labels: ['direction', 'type'], help: 'MQTT control packets, CONNECT and CONNACK included.' },
+  backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
+  backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
+  connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
+  event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
+  workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
+  worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
+  build_info:                    { type: 'gauge',     labels: ['version', 'runtime'], join: 'max', help: 'Always 1; the labels tell what is running.' },
+  process_resident_memory_bytes: { type: 'gauge',     labels: [],                    help: 'Resident memory of all processes; pages they share are counted in each.' },
+  process_heap_used_bytes:       { type: 'gauge',     labels: [],                    help: 'JavaScript heap in use in all processes.' },
+  process_cpu_seconds_total:     { type: 'counter',   labels: [],                    help: 'User and system CPU time of all processes, ended workers as of their last scrape.' },
+  process_open_fds:              { type: 'gauge',     labels: [],                    join: 'max', help: 'Open descriptors of the process that has most.' },
+  process_max_fds:               { type: 'gauge',     labels: [],                    join: 'min', help: 'Limit of open descriptors of one process.' },
+  process_start_time_seconds:    { type: 'gauge',     labels: [],                    join: 'min', help: 'Start of the oldest process, in seconds since 1970.' },
+} as const satisfies Record<string, MetricRow>
+
+type MetricName = keyof typeof METRICS
+type NamesOf<T extends MetricType> = {
+  [N in MetricName]: (typeof METRICS)[N]['type'] extends T ? N : never
+}[MetricName]
+type LabelOf<N extends MetricName> = (typeof METRICS)[N]['labels'][number]
+
+/** A metric that has a `result` or `reason` label taken from the failure table. */
+export type Rung = 'hello' | 'handshake' | 'identity' | 'connect' | 'dial'
+
+/**
+ * On which rungs a failure can appear as `result`. These series start at 0, so that the first failure is an increase
+ * and not a new series, which `rate()` cannot see. `connections_closed_total` has every code.
+ */
+// biome-ignore format: a table is read down its columns
+export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
+  ERR_PROXY_HEADER:               ['hello'],
+  ERR_HELLO_TIMEOUT:              ['hello'],
+  ERR_HELLO_INCOMPLETE:           ['hello'],
+  ERR_HELLO_OVERSIZED:            ['hello'],
+  ERR_HELLO_MALFORMED:            ['hello'],
+  ERR_NOT_TLS:                    ['hello'],
+  ERR_SNI_MISSING:                ['hello'],
+  ERR_SNI_INVALID:                ['hello'],
+  ERR_SNI_UNKNOWN:                ['hello'],
+  ERR_DOMAIN_DISABLED:            ['hello'],
+  ERR_PORT_UNSERVED:              ['hello'],
+  ERR_ALPN_UNSUPPORTED:           ['hello'],
+  ERR_HANDSHAKE_TIMEOUT:          ['handshake'],
+  ERR_HANDSHAKE_FAILED:           ['handshake'],
+  ERR_CERTIFICATE_ABSENT:         ['identity'],
+  ERR_CERTIFICATE_NOT_REGISTERED: ['identity'],
+  ERR_CERTIFICATE_INACTIVE:       ['identity'],
+  ERR_CERTIFICATE_REVOKED:        ['identity'],
+  ERR_CERTIFICATE_EXPIRED:        ['identity'],
+  ERR_CERTIFICATE_NOT_YET_VALID:  ['identity'],
+  ERR_CERTIFICATE_UNTRUSTED_CA:   ['identity'],
+  ERR_CERTIFICATE_WEAK_KEY:       ['identity'],
+  ERR_CRL_MISSING:                ['identity'],
+  ERR_CRL_EXPIRED:                ['identity'],
+  ERR_IDENTITY_FAULT:             ['identity'],
+  ERR_CONNECT_TIMEOUT:            ['connect'],
+  ERR_NOT_MQTT:                   ['connect'],
+  ERR_CONNECT_OVERSIZED:          ['connect'],
+  ERR_CONNECT_MALFORMED:          ['connect'],
+  ERR_PROTOCOL_VERSION:           ['connect'],
+  ERR_CLIENT_ID_INVALID:          ['connect'],
+  ERR_MODE_UNSERVED:              [],
+  ERR_PACKET_MALFORMED:           [],
+  ERR_PACKET_UNEXPECTED:          [],
+  ERR_PACKET_TOO_LARGE:           [],
+  ERR_KEEP_ALIVE_TIMEOUT:         [],
+  ERR_DRAINING:                   ['connect'],
+  ERR_BACKEND_REFUSED:            ['connect', 'dial'],
+  ERR_BACKEND_TIMEOUT:            ['connect', 'dial'],
+  ERR_BACKEND_UNTRUSTED:          ['connect', 'dial'],
+  ERR_BACKEND_PROTOCOL:           ['connect', 'dial'],
+  ERR_BACKEND_LOST:               ['connect', 'dial'],
+  ERR_INTERNAL:                   ['hello', 'handshake', 'identity', 'connect', 'dial'],
+}
+
+/** MQTT 5.0 §2.1.2, by number; 0 is reserved and never counted. */
+const PACKET_TYPES = [
+  null,
+  'connect',
+  'connack',
+  'publish',
+  'puback',
+  'pubrec',
+  'pubrel',
+  'pubcomp',
+  'subscribe',
+  'suback',
+  'unsubscribe',
+  'unsuback',
+  'pingreq',
+  'pingresp',
+  'disconnect',
+  'auth',
+] as const
+
+/** How a worker ended, as `worker_exits_total` and the log tell it. */
+export const WORKER_EXIT_REASONS = ['drained', 'exit', 'signal', 'killed'] as const
+export type WorkerExitReason = (typeof WORKER_EXIT_REASONS)[number]
+
+const CODES = Object.keys(FAILURES) as FailureCode[]
+
+function reasonsOn(rung: Rung): string[] {
+  return CODES.filter((code) => RUNGS[code]?.includes(rung)).map(reasonOf)
+}
+
+/** `sni_missing` for a code, the word itself for an ending that is nobody's failure. */
+export function closeReasonLabel(reason: CloseReason): string {
+  return reason in FAILURES ? reasonOf(reason as FailureCode) : reason
+}
+
+function trafficCounters(): TrafficCounters {
+  return { bytesIn: 0, bytesOut: 0, packetsIn: new Float64Array(16), packetsOut: new Float64Array(16) }
+}
+
+export interface MetricsOptions {
+  readonly version: string
+  /** Such as `bun 1.4.5`; that of this process unless given. */
+  readonly runtime?: string
+  /** Ports and backends of the configuration, whose series then start at 0. */
+  readonly ports?: readonly number[]
+  readonly backends?: readonly string[]
+}
+
+export interface MetricsParts {
+  readonly metrics: Metrics
+  readonly registry: Registry
+  /** Told by the primary. */
+  readonly supervision: {
+    workers(count: number): void
+    workerExited(reason: WorkerExitReason): void
+  }
+  /** Ends the timer that measures the event loop. */
+  close(): void
+}
+
+export function createMetrics(options: MetricsOptions): MetricsParts {
+  const registry = new Registry()
+  const { bun } = process.versions
+  const runtime = options.runtime ?? (bun === undefined ? `node ${process.versions.node}` : `bun ${bun}`)
+
+  const described = <N extends MetricName>(name: N) => {
+    const row: MetricRow = METRICS[name]
+    return {
+      name: METRIC_PREFIX + name,
+      help: row.help,
+      labelNames: [...row.labels] as LabelOf<N>[],
+      registers: [registry],
+    }
+  }
+  const counter = <N extends NamesOf<'counter'>>(name: N, collect?: (self: Counter<LabelOf<N>>) => void) =>
+    new Counter<LabelOf<N>>({
+      ...described(name),
+      ...(collect && {
+        collect() {
+          collect(this)
+        },
+      }),
+    })
+  const gauge = <N extends NamesOf<'gauge'>>(name: N, collect?: (self: Gauge<LabelOf<N>>) => void) => {
+    const row: MetricRow = METRICS[name]
+    return new Gauge<LabelOf<N>>({
+      ...described(name),
+      aggregator: row.join ?? 'sum',
+      ...(collect && {
+        collect() {
+          collect(this)
+        },
+      }),
+    })
+  }
+  const histogram = <N extends NamesOf<'histogram'>>(name: N) =>
+    new Histogram<LabelOf<N>>({ ...described(name), buckets: [...METRICS[name].buckets] })
+
+  const accepted = counter('connections_accepted_total')
+  for (const port of options.ports ?? []) accepted.inc({ port }, 0)
+  const pauses = counter('accept_pauses_total')
+  for (const reason of ['descriptors', 'connections']) pauses.inc({ reason }, 0)
+
+  const hellos = counter('hellos_total')
+  for (const result of ['ok', 'probe', ...reasonsOn('hello')]) hellos.inc({ result }, 0)
+
+  const handshakes = counter('handshakes_total')
+  for (const version of ['TLSv1.2', 'TLSv1.3']) handshakes.inc({ result: 'ok', version }, 0)
+  for (const result of reasonsOn('handshake')) handshakes.inc({ result, version: 'none' }, 0)
+  const handshakeSeconds = histogram('handshake_seconds')
+
+  const identities = counter('identities_total')
+  for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
+  for (const result of ['ok', 'identity_fault']) identities.inc({ method: 'backend', result }, 0)
+
+  const connects = counter('connects_total')
+  for (const version of ['3.1.1', '5']) {
+    for (const result of ['ok', ...reasonsOn('connect')]) connects.inc({ result, version }, 0)
+  }
+  for (const result of reasonsOn('connect')) connects.inc({ result, version: 'unknown' }, 0)
+  const connectSeconds = histogram('connect_seconds')
+
+  const sessions = gauge('sessions')
+
+  const traffic = trafficCounters()
+  counter('bytes_total', (self) => {
+    self.reset()
+    self.inc({ direction: 'in' }, traffic.bytesIn)
+    self.inc({ direction: 'out' }, traffic.bytesOut)
+  })
+  counter('packets_total', (self) => {
+    self.reset()
+    for (const [number, type] of PACKET_TYPES.entries()) {
+      if (type === null) continue
+      self.inc({ direction: 'in', type }, traffic.packetsIn[number])
+      self.inc({ direction: 'out', type }, traffic.packetsOut[number])
+    }
+  })
+
+  const dials = counter('backend_dials_total')
+  const dialSeconds = histogram('backend_dial_seconds')
+  for (const backend of options.backends ?? []) {
+    for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
+    dialSeconds.zero({ backend })
+  }
+
+  const closed = counter('connections_closed_total')
+  for (const reason of ['downstream', 'upstream', 'probe', ...CODES.map(reasonOf)]) closed.inc({ reason }, 0)
+
+  const workers = gauge('workers')
+  const workerExits = counter('worker_exits_total')
+  for (const reason of WORKER_EXIT_REASONS) workerExits.inc({ reason }, 0)
+
+  gauge('build_info').set({ version: options.version, runtime }, 1)
+  gauge('process_resident_memory_bytes', (self) => self.set(process.memoryUsage.rss()))
+  gauge('process_heap_used_bytes', (self) => self.set(process.memoryUsage().heapUsed))
+  counter('process_cpu_seconds_total', (self) => {
+    const { user, system } = process.cpuUsage()
+    self.reset()
+    self.inc((user + system) / 1e6)
+  })
+  gauge('process_open_fds', (self) => self.set(openDescriptors()))
+  gauge('process_max_fds').set(descriptorLimit() ?? Number.POSITIVE_INFINITY)
+  gauge('process_start_time_seconds').set(Math.round(Date.now() / 1000 - process.uptime()))
+
+  const stopLag = measureLag(histogram('event_loop_lag_seconds'))
+
+  return {
+    registry,
+    metrics: {
+      traffic,
+      accepted: (port) => accepted.inc({ port }),
+      acceptPaused: (reason) => pauses.inc({ reason }),
+      hello: (result) => hellos.inc({ result }),
+      handshake(result, version, seconds) {
+        handshakes.inc({ result, version })
+        if (result === 'ok') handshakeSeconds.observe(seconds)
+      },
+      identity: (method, result) => identities.inc({ method, result }),
+      connect(result, version, seconds) {
+        connects.inc({ result, version })
+        if (result === 'ok') connectSeconds.observe(seconds)
+      },
+      dial(backend, result, seconds) {
+        dials.inc({ backend, result })
+        if (result === 'ok') dialSeconds.observe({ backend }, seconds)
+      },
+      sessions: (delta) => sessions.inc(delta),
+      closed: (reason) => closed.inc({ reason: closeReasonLabel(reason) }),
+    },
+    supervision: {
+      workers: (count) => workers.set(count),
+      workerExited: (reason) => workerExits.inc({ reason }),
+    },
+    close: stopLag,
+  }
+}
+
+const LAG_PERIOD_MS = 100
+
+/**
+ * Our own timer and not `monitorEventLoopDelay`: that one counts its resolution in on Node and not on Bun, and its
+ * percentiles cannot be joined over processes, while the buckets of a histogram can.
+ */
+function measureLag(histogram: Histogram<never>): () => void {
+  let due = performance.now() + LAG_PERIOD_MS
+  const timer = setInterval(() => {
+    const now = performance.now()
+    histogram.observe(Math.max(0, now - due) / 1000)
+    due = now + LAG_PERIOD_MS
+  }, LAG_PERIOD_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+}
+
+/** For tests, and for people who scrape nothing. */
+export const NO_METRICS: Metrics = {
+  traffic: trafficCounters(),
+  accepted() {},
+  acceptPaused() {},
+  hello() {},
+  handshake() {},
+  identity() {},
+  connect() {},
+  dial() {},
+  sessions() {},
+  closed() {},
 }

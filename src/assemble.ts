@@ -1,0 +1,178 @@
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { Authenticator, Credentials } from './auth/authenticator.ts'
+import type { Backend, UpstreamIdentity } from './backend/backend.ts'
+import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
+import type { AuthenticatedConnection } from './connection.ts'
+import type { Metrics } from './control/metrics.ts'
+import { encodeProxyV2 } from './listener/proxy-protocol.ts'
+import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
+import { readCrlFile, type RevocationList, RevocationLists } from './registry/crl.ts'
+import { readRegistry } from './registry/files.ts'
+import type { Registry } from './registry/registry.ts'
+import { createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
+
+/** What one generation of the settings turns into: everything that answers a question about a device. */
+export interface Generation {
+  readonly domains: Domains
+  readonly warnings: readonly string[]
+  authenticator<K extends Credentials['kind']>(domain: string, method: K): Authenticator
+  backend(name: string): Backend
+  close(): Promise<void>
+}
+
+export type Assembled =
+  | { readonly kind: 'ready'; readonly generation: Generation }
+  | { readonly kind: 'refused'; readonly issues: readonly string[] }
+
+export interface AssembleOptions {
+  readonly number: number
+  readonly metrics: Metrics
+  /** Unix socket of the embedded broker; needed where a backend is `embedded`. */
+  readonly embeddedPath: string
+}
+
+const read = (file: string): string => readFileSync(file, 'utf8')
+
+/**
+ * Reads every file that the settings name and makes the parts of one generation, or says all that is wrong at once.
+ * Starts nothing and changes nothing: `check` calls it, and a reload can throw the result away.
+ */
+export async function assemble(settings: Settings, options: AssembleOptions): Promise<Assembled> {
+  const issues: string[] = []
+  const warnings: string[] = []
+  const registries = new Map<string, Registry>()
+  for (const [name, { path }] of Object.entries(settings.registries)) {
+    const result = readRegistry(path)
+    if (result.kind === 'valid') {
+      registries.set(name, result.registry)
+      warnings.push(...result.warnings)
+    } else issues.push(...result.issues)
+  }
+  const revocations = settings.domains.map((domain, index) => readRevocations(domain, index, issues))
+
+  let domains: Domains | null = null
+  try {
+    domains = createDomains({ generation: options.number, domains: settings.domains.map(domainOptions) })
+  } catch (error) {
+    if (!(error instanceof DomainsError)) throw error
+    issues.push(...error.issues)
+  }
+  const backends = new Map<string, Backend>()
+  for (const [name, backend] of Object.entries(settings.backends)) {
+    try {
+      backends.set(name, makeBackend(name, backend, options))
+    } catch (error) {
+      issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
+    }
+  }
+  if (domains === null || issues.length > 0) return { kind: 'refused', issues }
+
+  const authenticators = new Map<string, Authenticator>()
+  for (const [index, domain] of domains.all.entries()) {
+    const { clientTrust } = settings.domains[index]!
+    authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend())
+    authenticators.set(
+      `${domain.name} x509`,
+      AUTHENTICATORS.x509({
+        mode: clientTrust.mode,
+        registry: domain.registry === null ? null : (registries.get(domain.registry) ?? null),
+        hasCa: domain.trust.caCertificates.length > 0,
+        caCertificates: caCertificates(clientTrust.ca),
+        revocation: revocations[index] ?? null,
+        onExpired: clientTrust.crl?.onExpired ?? 'deny',
+        onMissing: clientTrust.crl?.onMissing ?? 'deny',
+        now: () => new Date(),
+      }),
+    )
+  }
+  return {
+    kind: 'ready',
+    generation: {
+      domains,
+      warnings: [...warnings, ...domains.warnings],
+      authenticator: (domain, method) => authenticators.get(`${domain} ${method}`)!,
+      backend: (name) => backends.get(name)!,
+      async close() {
+        await Promise.all([...backends.values()].map((backend) => backend.close()))
+      },
+    },
+  }
+}
+
+function domainOptions(domain: DomainSettings): DomainOptions {
+  return {
+    serverNames: domain.serverNames,
+    enabled: domain.status === 'enabled',
+    certificates: domain.certificates.map(({ cert, key }) => ({
+      certPem: read(cert),
+      keyPem: read(key),
+      certFile: cert,
+      keyFile: key,
+    })),
+    tlsPolicy: domain.tlsPolicy,
+    authenticationType: domain.authenticationType,
+    applicationProtocol: domain.applicationProtocol,
+    trustMode: domain.clientTrust.mode,
+    caPems: domain.clientTrust.ca.map(read),
+    handshakeTimeoutMs: domain.handshakeTimeout,
+    backend: domain.backend,
+    registry: domain.registry,
+  }
+}
+
+function caCertificates(files: readonly string[]): X509Certificate[] {
+  return files.flatMap((file) =>
+    (read(file).match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? []).map((pem) => new X509Certificate(pem)),
+  )
+}
+
+function readRevocations(domain: DomainSettings, index: number, issues: string[]): RevocationLists | null {
+  const { crl, ca } = domain.clientTrust
+  if (crl === null) return null
+  const lists: RevocationList[] = []
+  for (const file of crl.files) {
+    const found = readCrlFile(readFileSync(file))
+    if (found.kind === 'lists') lists.push(...found.lists)
+    else issues.push(`domains[${index}].clientTrust.crl.files: ${file}: ${found.reason}`)
+  }
+  return new RevocationLists(lists, caCertificates(ca))
+}
+
+function makeBackend(name: string, settings: BackendSettings, { metrics, embeddedPath }: AssembleOptions): Backend {
+  const { username, password, clientId, keepAlive } = settings.identity
+  const identity: UpstreamIdentity = { username, password, clientId, keepAlive }
+  const onDial = (result: string, seconds: number) => metrics.dial(name, result, seconds)
+  if (settings.kind === 'embedded') {
+    return BACKENDS.embedded({ name, identity, path: embeddedPath, connectTimeoutMs: EMBEDDED_TIMEOUT_MS, onDial })
+  }
+  return BACKENDS[settings.kind]({
+    name,
+    identity,
+    servers: settings.servers.map(({ address }) => address),
+    balance: settings.balance,
+    connectTimeoutMs: settings.connectTimeout,
+    proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
+    tls:
+      settings.kind === 'tcp'
+        ? null
+        : {
+            ca: settings.ca === null ? null : settings.ca.map(read),
+            serverName: settings.serverName,
+            cert: settings.cert === null ? null : read(settings.cert),
+            key: settings.key === null ? null : read(settings.key),
+          },
+    onDial,
+  })
+}
+
+const EMBEDDED_TIMEOUT_MS = 5_000
+
+/** The device's address for a broker that speaks the PROXY protocol; the destination is ours, as the device reached it. */
+function proxyHeader(connection: AuthenticatedConnection): Buffer {
+  const { socket, remoteAddress, remotePort } = connection
+  return encodeProxyV2(
+    { address: remoteAddress, port: remotePort },
+    { address: socket.localAddress ?? '::', port: socket.localPort ?? connection.port },
+  )
+}

@@ -1,0 +1,84 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command } from 'commander'
+import { assemble } from '../assemble.ts'
+import { NO_METRICS } from '../control/metrics.ts'
+import { referencePages } from '../control/reference.ts'
+import { check, type Inspection } from './check.ts'
+import { healthcheck } from './healthcheck.ts'
+import { init } from './init.ts'
+import { run } from './run.ts'
+import { schema } from './schema.ts'
+import { version, versionOf } from './version.ts'
+
+const print = (line: string): void => {
+  process.stdout.write(line.endsWith('\n') ? line : `${line}\n`)
+}
+
+/** Certificates, keys, registries, revocation lists and TLS policies, looked at as `run` would, without starting it. */
+const parts: Inspection = async (settings) => {
+  const assembled = await assemble(settings, { number: 0, metrics: NO_METRICS, embeddedPath: '' })
+  if (assembled.kind === 'refused') return assembled.issues
+  for (const warning of assembled.generation.warnings) print(`warning: ${warning}`)
+  await assembled.generation.close()
+  return []
+}
+
+/** The commands; each ends with an exit code. */
+export function program(): Command {
+  const root = new Command('brokergate')
+    .description('TLS-terminating, protocol-aware reverse proxy in front of MQTT brokers.')
+    .version(versionOf())
+    .showHelpAfterError()
+  const config = ['-c, --config <file>', 'configuration file'] as const
+
+  root
+    .command('run', { isDefault: true })
+    .description('serve; without -c with an embedded broker and development certificates in .brokergate/')
+    .option(...config)
+    .action(async (options: { config?: string }) => {
+      process.exitCode = await run({ file: options.config ?? null, env: process.env, print })
+    })
+  root
+    .command('check')
+    .description('read the configuration and everything it names; exit 0, or 1 with every issue')
+    .requiredOption(...config)
+    .action(async (options: { config: string }) => {
+      process.exitCode = await check({ file: options.config, env: process.env, inspections: [parts], print })
+    })
+  root
+    .command('init')
+    .description('write a commented configuration and a development PKI')
+    .argument('<dir>', 'folder to make')
+    .action((dir: string) => {
+      process.exitCode = init(dir, print)
+    })
+  root
+    .command('schema')
+    .description('print the JSON Schema of the configuration, for editors')
+    .option('--write-reference <dir>', 'write the reference pages of metrics, failures and log fields instead')
+    .action((options: { writeReference?: string }) => {
+      const dir = options.writeReference
+      if (dir === undefined) {
+        process.exitCode = schema(print)
+        return
+      }
+      mkdirSync(dir, { recursive: true })
+      for (const [name, text] of Object.entries(referencePages())) writeFileSync(join(dir, name), text)
+    })
+  root
+    .command('healthcheck')
+    .description('ask the metrics address of a running brokergate whether it is ready; exit 0 or 1')
+    .option(...config)
+    .option('--url <url>', 'address to ask instead of the one in the configuration')
+    .action(async (options: { config?: string; url?: string }) => {
+      process.exitCode = await healthcheck({ file: options.config ?? null, url: options.url ?? null, env: process.env, print })
+    })
+  root
+    .command('version')
+    .description('print the version and the runtime')
+    .action(() => {
+      process.exitCode = version(print)
+    })
+  return root
+}

@@ -1,0 +1,246 @@
+import cluster from 'node:cluster'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { type EmbeddedBroker, startEmbeddedBroker } from '../backend/embedded.ts'
+import { formatIssue, loadSettings } from '../config/load.ts'
+import type { Settings } from '../config/schema.ts'
+import { startAdminServer } from '../control/admin.ts'
+import { type Primary, runPrimary, workerLink } from '../control/cluster.ts'
+import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
+import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
+import { type RunningServer, startMetricsServer } from '../control/http.ts'
+import { createLog, type Log, sessionLine } from '../control/log.ts'
+import { createMetrics, type MetricsParts } from '../control/metrics.ts'
+import type { Capacity } from '../listener/listener.ts'
+import { type Running, start } from '../start.ts'
+import type { Print } from './check.ts'
+import { ensureFirstRun, pasteLines } from './first-run.ts'
+import { versionOf } from './version.ts'
+
+export interface RunOptions {
+  /** null for a first run with an embedded broker and development certificates. */
+  readonly file: string | null
+  readonly env: NodeJS.ProcessEnv
+  readonly print: Print
+}
+
+const FIRST_RUN_FOLDER = '.brokergate'
+/** Where workers find the embedded broker; given by the primary. One underscore, so it is no setting. */
+const EMBEDDED_SOCKET = 'BROKERGATE_EMBEDDED_SOCKET'
+
+const RUNTIME = process.versions.bun === undefined ? `node ${process.versions.node}` : `bun ${process.versions.bun}`
+
+/** `brokergate run`: settings → one process, or a primary and its workers → signals. Resolves with the exit code. */
+export async function run(options: RunOptions): Promise<number> {
+  const first = options.file === null ? resolve(FIRST_RUN_FOLDER) : null
+  const file = first === null ? options.file! : cluster.isPrimary ? ensureFirstRun(first).configFile : join(first, 'brokergate.yaml')
+  const loaded = loadSettings(file, options.env)
+  if (loaded.kind === 'invalid') {
+    for (const issue of loaded.issues) options.print(formatIssue(issue))
+    return 1
+  }
+  const { settings } = loaded
+  const log = createLog({ level: settings.log.level, format: settings.log.format })
+  const metrics = createMetrics({
+    version: versionOf(),
+    runtime: RUNTIME,
+    ports: [...new Set(settings.listeners.map((listener) => listener.as))],
+    backends: Object.keys(settings.backends),
+  })
+  if (cluster.isWorker) return worker(settings, log, metrics, options.env[EMBEDDED_SOCKET] ?? '')
+
+  const folder = mkdtempSync(join(tmpdir(), 'brokergate-'))
+  const embeddedPath = join(folder, 'broker.sock')
+  let broker: EmbeddedBroker | null = null
+  try {
+    if (Object.values(settings.backends).some((backend) => backend.kind === 'embedded')) {
+      broker = await startEmbeddedBroker({
+        path: embeddedPath,
+        onError: (error) => log.debug({ error }, 'embedded broker: trouble with a client'),
+      })
+    }
+    const workers = settings.workers === 'auto' ? availableParallelism() : settings.workers
+    const house = workers === 1 ? await alone(settings, log, metrics, embeddedPath) : await many(log, metrics, embeddedPath, workers)
+    if (house === null) return 1
+    return await supervise(settings, log, house, () => {
+      if (first !== null) options.print(`\nbrokergate is ready. Paste into two terminals:\n\n${pasteLines(first)}`)
+    })
+  } finally {
+    await broker?.close()
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** What the servers and signals need to know of the processes behind, be it one or many. */
+interface House {
+  scrape(): Promise<string>
+  ready(): boolean
+  status(): unknown
+  /** Resolves with the exit code. */
+  drain(graceMs: number): Promise<number>
+  kill(): void
+}
+
+/** One process that does it all: no supervision but that of whoever started it. */
+async function alone(settings: Settings, log: Log, { metrics, registry }: MetricsParts, embeddedPath: string): Promise<House | null> {
+  const running = await startHere(settings, log, metrics, embeddedPath)
+  if (running === null) return null
+  return {
+    scrape: () => registry.metrics(),
+    ready: () => true,
+    status: () => ({ workers: [], ...running.live }),
+    async drain(graceMs) {
+      await running.stopAccepting()
+      await running.endSessions(graceMs)
+      return 0
+    },
+    kill() {},
+  }
+}
+
+/** A primary that supervises, and workers that share the listening sockets. */
+async function many(
+  log: Log,
+  { registry, supervision }: MetricsParts,
+  embeddedPath: string,
+  workers: number,
+): Promise<House | null> {
+  const primary: Primary = runPrimary({
+    workers,
+    env: { [EMBEDDED_SOCKET]: embeddedPath },
+    log,
+    registry,
+    onWorkerExit: (reason) => supervision.workerExited(reason),
+    onReadyCount: (count) => supervision.workers(count),
+  })
+  try {
+    await primary.started
+  } catch {
+    log.error({}, 'not started; the lines above say why')
+    primary.kill()
+    return null
+  }
+  return {
+    scrape: () => primary.scrape(),
+    ready: () => primary.readyCount > 0,
+    status: () => ({ workers: primary.status() }),
+    drain: (graceMs) => primary.drain(graceMs),
+    kill: () => primary.kill(),
+  }
+}
+
+/** A worker's whole life: it ends with the primary, or when that says so. */
+async function worker(settings: Settings, log: Log, { metrics, registry }: MetricsParts, embeddedPath: string): Promise<number> {
+  let running: Running | null = null
+  const link = workerLink({
+    registry,
+    log,
+    async onDrain(graceMs) {
+      await running?.stopAccepting()
+      await running?.endSessions(graceMs)
+    },
+  })
+  running = await startHere(settings, log, metrics, embeddedPath)
+  if (running === null) return link.exit(1)
+  link.ready()
+  return new Promise<number>(() => {})
+}
+
+async function startHere(settings: Settings, log: Log, metrics: MetricsParts['metrics'], embeddedPath: string): Promise<Running | null> {
+  const started = await start(settings, {
+    metrics,
+    log,
+    embeddedPath,
+    capacity: capacity(settings.limits.maxConnections),
+    ended(connection, trace, reason, error) {
+      const line = sessionLine(trace, connection, reason, error === null ? {} : { detail: error.message, error })
+      log[line.level](line.fields, line.message)
+    },
+  })
+  if (started.kind === 'running') return started.running
+  for (const issue of started.issues) log.error({}, issue)
+  return null
+}
+
+/** A session holds two descriptors, the device's and the broker's. */
+const DESCRIPTORS_PER_SESSION = 2
+/** Kept free of sessions: for files, scrapes and whatever else must go on. */
+const RESERVE_SHARE = 0.05
+const RESERVE_LEAST = 16
+/** Accepting goes on when this share of the ceiling is reached from above. */
+const ROOMY_SHARE = 0.95
+
+function capacity(maxConnections: number | null): Capacity {
+  const limit = descriptorLimit()
+  const byDescriptors =
+    limit === null
+      ? Number.POSITIVE_INFINITY
+      : Math.max(1, Math.floor((limit - Math.max(RESERVE_LEAST, limit * RESERVE_SHARE) - openDescriptors()) / DESCRIPTORS_PER_SESSION))
+  const byCount = maxConnections ?? Number.POSITIVE_INFINITY
+  const ceiling = Math.min(byDescriptors, byCount)
+  return {
+    full: (live) => (live < ceiling ? null : byCount <= byDescriptors ? 'connections' : 'descriptors'),
+    roomy: (live) => live < Math.max(1, ceiling * ROOMY_SHARE),
+  }
+}
+
+/** Servers for people and scrapers, then signals, then the drain; resolves with the exit code. */
+async function supervise(settings: Settings, log: Log, house: House, announce: () => void): Promise<number> {
+  const servers: RunningServer[] = []
+  let draining = false
+  const { promise: stop, resolve: requestStop } = Promise.withResolvers<void>()
+  try {
+    servers.push(
+      await startMetricsServer({
+        ...settings.metrics.bind,
+        scrape: () => house.scrape(),
+        ready: () => (draining ? { ready: false, reason: 'draining' } : { ready: house.ready(), reason: house.ready() ? null : 'no worker is ready' }),
+        log,
+      }),
+    )
+    servers.push(
+      await startAdminServer({
+        path: settings.admin.socket,
+        status: () => ({ version: versionOf(), runtime: RUNTIME, draining, ...(house.status() as object) }),
+        drain: requestStop,
+        log,
+      }),
+    )
+  } catch (error) {
+    log.error({}, `not started: ${error instanceof Error ? error.message : String(error)}`)
+    house.kill()
+    await Promise.all(servers.map((server) => server.close()))
+    return 1
+  }
+  log.info({ listeners: settings.listeners.map(({ bind, as }) => `${bind.host}:${bind.port} as ${as}`), metrics: servers[0]!.address }, 'ready')
+  announce()
+  const off = onSignals({
+    first: () => requestStop(),
+    second: () => {
+      house.kill()
+      process.exit(1)
+    },
+  })
+  await stop
+  log.info({ graceMs: settings.drain.grace }, 'draining')
+  let code = 0
+  const well = await runSteps(
+    shutdownSteps({
+      notReady: () => {
+        draining = true
+      },
+      stopAccepting: () => {},
+      async endSessions() {
+        code = await house.drain(settings.drain.grace)
+      },
+      async stopServers() {
+        await Promise.all(servers.map((server) => server.close()))
+      },
+    }),
+    log,
+  )
+  off()
+  log.info({ code }, 'ended')
+  return well ? code : 1
+}

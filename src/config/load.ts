@@ -1,0 +1,227 @@
+import { accessSync, constants, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
+import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { applyEnvironment, settingNamesAt } from './environment.ts'
+import { contradictions } from './rules.ts'
+import { PATHS, SECRETS, SETTINGS, type Settings } from './schema.ts'
+import {
+  type Issue,
+  issueAt,
+  keyPlaceOf,
+  matches,
+  mergeTree,
+  parseTree,
+  pathText,
+  placeOf,
+  type Tree,
+  toPlain,
+  treeAt,
+} from './tree.ts'
+
+export type { Issue } from './tree.ts'
+
+export type Loaded =
+  | {
+      readonly kind: 'valid'
+      readonly settings: Settings
+      /** Everything that was read or is named to be read, and the folders of `include`: what a reload watches. */
+      readonly files: readonly string[]
+    }
+  | { readonly kind: 'invalid'; readonly issues: readonly Issue[] }
+
+/**
+ * Reads the file, what it includes and the environment into frozen settings, or says everything that is wrong with
+ * them at once. Never throws for what an operator wrote, and never repeats a secret.
+ */
+export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
+  const main = resolve(file)
+  const files = new Set<string>()
+  const issues: Issue[] = []
+  const tree = readTrees(main, files, issues)
+  // Half a configuration would only bring issues about the half that is missing.
+  if (tree === null || issues.length > 0) return invalid(issues)
+
+  const root = mergeAll(tree, issues)
+  applyEnvironment(root, env, dirname(main), issues)
+  resolveSecrets(root, env, files, issues)
+  resolvePaths(root, files, issues)
+
+  const input = toPlain(root)
+  const parsed = SETTINGS.safeParse(input)
+  for (const issue of parsed.error?.issues ?? []) {
+    const path = issue.path.map((step) => (typeof step === 'number' ? step : String(step)))
+    if (issue.code === 'unrecognized_keys') {
+      const known = settingNamesAt(root, path).join(', ')
+      for (const key of issue.keys) {
+        const at = [...path, key]
+        issues.push(issueAt(keyPlaceOf(root, at), at, `is not a setting, expected one of: ${known}`))
+      }
+    } else if (issue.code === 'invalid_key') {
+      issues.push(issueAt(keyPlaceOf(root, path), path, issue.issues[0]?.message ?? issue.message))
+    } else {
+      issues.push(issueAt(placeOf(root, path), path, issue.message))
+    }
+  }
+  for (const { path, message } of contradictions(input)) {
+    if (issues.some((issue) => issue.path === pathText(path))) continue
+    issues.push(issueAt(placeOf(root, path), path, message))
+  }
+  if (issues.length > 0 || !parsed.success) return invalid(issues)
+
+  const { include: _, ...settings } = parsed.data
+  // The one path with a default; a path that was written is absolute by now.
+  settings.admin.socket = resolve(dirname(main), settings.admin.socket)
+  return { kind: 'valid', settings: freeze(settings), files: [...files] }
+}
+
+/** `file:line:column: path: message`, the file as seen from the current folder. */
+export function formatIssue(issue: Issue): string {
+  const near = isAbsolute(issue.file) ? relative(process.cwd(), issue.file) : issue.file
+  const file = near === '' || near.startsWith('..') ? issue.file : near
+  const place = issue.line === 0 ? file : `${file}:${issue.line}:${issue.column}`
+  return [place, issue.path, issue.message].filter((part) => part !== '').join(': ')
+}
+
+function invalid(issues: readonly Issue[]): Loaded {
+  const sorted = issues.toSorted((a, b) =>
+    a.file === b.file ? a.line - b.line || a.column - b.column : a.file < b.file ? -1 : 1,
+  )
+  return { kind: 'invalid', issues: sorted }
+}
+
+/** The file's tree first, then those of its includes, each followed by its own. */
+function readTrees(file: string, files: Set<string>, issues: Issue[], seen = new Set<string>()): Tree[] | null {
+  const nowhere = { file, line: 0, column: 0, folder: dirname(file) }
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+    seen.add(realpathSync(file))
+  } catch (error) {
+    issues.push(issueAt(nowhere, [], whyUnreadable(error)))
+    return null
+  }
+  files.add(file)
+  const parsed = parseTree(text, file, dirname(file))
+  if (!('kind' in parsed)) {
+    issues.push(...parsed)
+    return null
+  }
+  const trees = [parsed]
+  const include = treeAt(parsed, ['include'])
+  if (include === null) return trees
+  if (parsed.kind === 'map') parsed.entries.delete('include')
+  const wanted = include.kind === 'list' ? include.items : [include]
+  for (const [at, item] of wanted.entries()) {
+    const path = include.kind === 'list' ? ['include', at] : ['include']
+    if (item.kind !== 'scalar' || typeof item.value !== 'string') {
+      issues.push(issueAt(item.place, path, 'expected a path or a list of paths'))
+      continue
+    }
+    const target = resolve(item.place.folder, item.value)
+    const found = includedFiles(target, files)
+    if (typeof found === 'string') {
+      issues.push(issueAt(item.place, path, `${found}: ${target}`))
+      continue
+    }
+    for (const next of found) {
+      if (seen.has(realpathSync(next))) issues.push(issueAt(item.place, path, `is read already: ${next}`))
+      else trees.push(...(readTrees(next, files, issues, seen) ?? []))
+    }
+  }
+  return trees
+}
+
+/** A file itself, or the *.yaml of a folder in the order of their names; a text says why neither. */
+function includedFiles(target: string, files: Set<string>): readonly string[] | string {
+  try {
+    if (!statSync(target).isDirectory()) return [target]
+    files.add(target)
+    // Names with a dot in front are an editor's, or Kubernetes' own in a mounted ConfigMap.
+    const inside = readdirSync(target).filter((name) => /^[^.].*\.ya?ml$/.test(name))
+    return inside.sort().map((name) => join(target, name))
+  } catch (error) {
+    return whyUnreadable(error)
+  }
+}
+
+function mergeAll(trees: readonly Tree[], issues: Issue[]): Tree {
+  const [root, ...others] = trees
+  for (const other of others) mergeTree(root!, other, [], issues)
+  return root!
+}
+
+/** Puts the text in the place of `{ file: … }` and `{ env: … }`. */
+function resolveSecrets(root: Tree, env: NodeJS.ProcessEnv, files: Set<string>, issues: Issue[]): void {
+  for (const setting of SECRETS) {
+    for (const { path, value, replace } of matches(root, setting.split('.'))) {
+      if (value.kind !== 'map' || value.entries.size !== 1) continue
+      const [source] = value.entries.keys()
+      const named = treeAt(value, [source ?? ''])
+      if (named?.kind !== 'scalar' || typeof named.value !== 'string') continue
+      if (source !== 'file' && source !== 'env') continue
+      const found =
+        source === 'env'
+          ? secretFromEnv(named.value, env)
+          : secretFromFile(resolve(named.place.folder, named.value), files)
+      if ('missing' in found) issues.push(issueAt(named.place, [...path, source], found.missing))
+      replace({ kind: 'scalar', place: named.place, value: 'missing' in found ? '' : found.text })
+    }
+  }
+}
+
+type Secret = { readonly text: string } | { readonly missing: string }
+
+function secretFromEnv(name: string, env: NodeJS.ProcessEnv): Secret {
+  const text = env[name]
+  if (text === undefined) return { missing: `no such environment variable: ${name}` }
+  return text === '' ? { missing: `the environment variable is empty: ${name}` } : { text }
+}
+
+function secretFromFile(file: string, files: Set<string>): Secret {
+  try {
+    const text = readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+    files.add(file)
+    return text === '' ? { missing: `the file is empty: ${file}` } : { text }
+  } catch (error) {
+    return { missing: `${whyUnreadable(error)}: ${file}` }
+  }
+}
+
+/** Makes every path absolute, each from the file that names it, and looks whether it leads anywhere. */
+function resolvePaths(root: Tree, files: Set<string>, issues: Issue[]): void {
+  for (const { setting, must } of PATHS) {
+    for (const { path, value, replace } of matches(root, setting.split('.'))) {
+      if (value.kind !== 'scalar' || typeof value.value !== 'string' || value.value === '') continue
+      const target = resolve(value.place.folder, value.value)
+      replace({ ...value, value: target })
+      const problem = must === 'new' ? null : whyNot(target, must)
+      if (problem !== null) issues.push(issueAt(value.place, path, `${problem}: ${target}`))
+      else if (must === 'file') files.add(target)
+    }
+  }
+}
+
+function whyNot(target: string, must: 'file' | 'folder'): string | null {
+  try {
+    const isFolder = statSync(target).isDirectory()
+    if (must === 'file' && isFolder) return 'expected a file, this is a folder'
+    if (must === 'folder' && !isFolder) return 'expected a folder, this is a file'
+    accessSync(target, constants.R_OK)
+    return null
+  } catch (error) {
+    return whyUnreadable(error, must)
+  }
+}
+
+function whyUnreadable(error: unknown, what: 'file' | 'folder' = 'file'): string {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+  if (code === 'ENOENT' || code === 'ENOTDIR') return `no such ${what}`
+  return code === 'EISDIR' ? 'expected a file, this is a folder' : `cannot be read (${code})`
+}
+
+function freeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value)
+    for (const inside of Object.values(value)) freeze(inside)
+  }
+  return value
+}

@@ -1,0 +1,144 @@
+import { SERVICE_PORTS, type ServicePort } from './schema.ts'
+import type { Path } from './tree.ts'
+
+/** Settings that are right one by one and wrong together. */
+export interface Contradiction {
+  readonly path: Path
+  readonly message: string
+}
+
+/** Wire specification §1.2: which protocol goes with which authentication; every other cell is refused at load. */
+const PROTOCOL_OF: Readonly<Record<string, string>> = {
+  DEFAULT: 'DEFAULT',
+  AWS_X509: 'SECURE_MQTT',
+  BACKEND: 'SECURE_MQTT',
+}
+
+type Fields = Readonly<Record<string, unknown>>
+
+// Read leniently: what has the wrong form is the schema's issue, and the rules still see the rest, so that people
+// get everything at once.
+const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {})
+const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : [])
+const names = (value: unknown): string => Object.keys(fields(value)).join(', ') || 'none yet'
+const has = (value: unknown, name: string): boolean => Object.hasOwn(fields(value), name)
+
+/** Everything in the input that contradicts itself, whether or not the schema accepts the rest. */
+export function contradictions(input: unknown): readonly Contradiction[] {
+  const settings = fields(input)
+  return [...listenerRules(settings), ...domainRules(settings), ...backendRules(settings)]
+}
+
+function* listenerRules(settings: Fields): Generator<Contradiction> {
+  const seen = new Map<string, string>()
+  const binds = list(settings.listeners).map((listener, at) => ({
+    bind: fields(listener).bind,
+    as: fields(listener).as,
+    path: ['listeners', at],
+    text: `listeners[${at}]`,
+  }))
+  const metrics = fields(settings.metrics).bind ?? '127.0.0.1:9883'
+  for (const { bind, as, path, text } of binds) {
+    if (typeof bind !== 'string') continue
+    const port = Number(bind.slice(bind.lastIndexOf(':') + 1))
+    if (as === undefined && Number.isInteger(port) && !SERVICE_PORTS.includes(port as ServicePort)) {
+      yield {
+        path: [...path, 'as'],
+        message: `is missing, expected 8883, 8443 or 443: port ${port} has no rules of its own`,
+      }
+    }
+    const first = seen.get(bind)
+    // Port 0 is a new port each time.
+    if (first !== undefined && port !== 0) yield { path: [...path, 'bind'], message: `is the address of ${first} too` }
+    seen.set(bind, first ?? text)
+    if (bind === metrics && port !== 0) yield { path: [...path, 'bind'], message: 'is the address of metrics.bind too' }
+  }
+}
+
+function* domainRules(settings: Fields): Generator<Contradiction> {
+  const owners = new Map<string, string>()
+  for (const [at, value] of list(settings.domains).entries()) {
+    const domain = fields(value)
+    const path = ['domains', at]
+
+    for (const [index, name] of list(domain.serverNames).entries()) {
+      if (typeof name !== 'string') continue
+      const owner = owners.get(name.toLowerCase())
+      const place = `domains[${at}].serverNames[${index}]`
+      if (owner !== undefined) yield { path: [...path, 'serverNames', index], message: `is taken by ${owner}` }
+      else owners.set(name.toLowerCase(), place)
+    }
+
+    const backend = domain.backend
+    if (typeof backend === 'string' && !has(settings.backends, backend)) {
+      yield { path: [...path, 'backend'], message: `no such backend, expected one of: ${names(settings.backends)}` }
+    }
+    const registry = domain.registry
+    if (typeof registry === 'string' && !has(settings.registries, registry)) {
+      yield {
+        path: [...path, 'registry'],
+        message: `no such registry, expected one of: ${names(settings.registries)}`,
+      }
+    }
+
+    const type = domain.authenticationType ?? 'DEFAULT'
+    const protocol = domain.applicationProtocol ?? 'DEFAULT'
+    const needed = typeof type === 'string' ? PROTOCOL_OF[type] : undefined
+    if (needed !== undefined && protocol !== needed) {
+      yield {
+        path: [...path, 'applicationProtocol'],
+        message: `expected ${needed}, the only one that goes with authenticationType ${type}`,
+      }
+    }
+    if (type === 'BACKEND') yield* backendAuthenticationRules(domain, path)
+    else if (needed !== undefined) yield* trustRules(domain, path)
+  }
+}
+
+/** No client certificate is asked for, so nothing that judges one can have an effect. */
+function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Contradiction> {
+  for (const key of ['clientTrust', 'registry']) {
+    if (domain[key] === undefined) continue
+    yield {
+      path: [...path, key],
+      message: 'has no effect with authenticationType BACKEND, which asks for no certificate',
+    }
+  }
+}
+
+function* trustRules(domain: Fields, path: Path): Generator<Contradiction> {
+  const trust = fields(domain.clientTrust)
+  const mode = trust.mode ?? 'registry'
+  if (typeof mode !== 'string' || !['registry', 'ca', 'registry-or-ca', 'registry-and-ca'].includes(mode)) return
+  const caPath = [...path, 'clientTrust', 'ca']
+  const withoutCa = list(trust.ca).length === 0
+  if (mode.includes('registry') && domain.registry === undefined) {
+    yield { path: [...path, 'registry'], message: `is missing, expected a registry: clientTrust.mode is ${mode}` }
+  }
+  if (mode !== 'registry' && withoutCa) {
+    yield { path: caPath, message: `is missing, expected at least one PEM file: clientTrust.mode is ${mode}` }
+  } else if (trust.crl !== undefined && withoutCa) {
+    yield { path: caPath, message: 'is missing, expected the CAs that signed the files of clientTrust.crl' }
+  } else if (mode === 'registry' && trust.crl === undefined && !withoutCa) {
+    yield { path: caPath, message: 'has no effect with clientTrust.mode registry and no clientTrust.crl' }
+  }
+}
+
+function* backendRules(settings: Fields): Generator<Contradiction> {
+  const backends = settings.backends
+  if (typeof backends === 'object' && backends !== null && Object.keys(backends).length === 0) {
+    yield { path: ['backends'], message: 'expected at least one backend such as main: { kind: tcp, servers: [ … ] }' }
+  }
+  for (const [name, value] of Object.entries(fields(backends))) {
+    const backend = fields(value)
+    if (backend.kind !== 'tls') continue
+    for (const [one, other] of [
+      ['cert', 'key'],
+      ['key', 'cert'],
+    ] as const) {
+      if (backend[one] !== undefined && backend[other] === undefined) {
+        yield { path: ['backends', name, other], message: `is missing, expected a PEM file: ${one} is set` }
+      }
+    }
+  }
+}

@@ -1,0 +1,448 @@
+import { isIP } from 'node:net'
+import { z } from 'zod'
+
+/**
+ * The settings: one schema gives their types, defaults, checks, words of help and the JSON Schema for editors.
+ *
+ * - Durations are written with a unit and held in milliseconds, sizes are written with a unit and held in bytes.
+ * - What is absent and has no default is `null`.
+ * - What one value alone cannot show (names that must exist, combinations) is in `rules.ts`.
+ * - A setting exists only when it works; every other key is refused.
+ */
+
+const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
+const SIZE_UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 1_024, MiB: 1_048_576 }
+
+/** Timers of both runtimes hold 2³¹ − 1 ms; a longer one fires at once. */
+const MAX_DURATION_MS = 576 * 3_600_000
+/** The largest packet MQTT can express is a little under it (MQTT 5.0 §1.5.5). */
+const MAX_PACKET_BYTES = 256 * 1_048_576
+
+/** What was expected, whether the value is missing or wrong. Never repeats the value: it may be a secret. */
+const expected = (what: string) => ({
+  error: (issue: { readonly code?: string | undefined; readonly input?: unknown }) => {
+    if (issue.code === 'unrecognized_keys') return undefined
+    return issue.input === undefined ? `is missing, expected ${what}` : `expected ${what}`
+  },
+})
+
+function scaled(text: string, units: Readonly<Record<string, number>>): number {
+  const [, amount, unit] = /^(\d+)(\w+)$/.exec(text) ?? []
+  return Number(amount) * (units[unit ?? ''] ?? Number.NaN)
+}
+
+function duration(least: '0s' | '1ms' = '1ms') {
+  const what = 'a duration with its unit (ms, s, m or h) such as "30s"'
+  return z
+    .string(expected(what))
+    .regex(/^\d+(ms|s|m|h)$/, `expected ${what}`)
+    .refine((text) => !(scaled(text, DURATION_UNITS) > MAX_DURATION_MS), 'expected a duration of at most "576h"')
+    .refine((text) => !(scaled(text, DURATION_UNITS) < scaled(least, DURATION_UNITS)), `expected at least "${least}"`)
+}
+const toMs = (text: string): number => scaled(text, DURATION_UNITS)
+
+function size(least: string) {
+  const what = 'a size with its unit (B, KiB or MiB) such as "64KiB"'
+  return z
+    .string(expected(what))
+    .regex(/^\d+(B|KiB|MiB)$/, `expected ${what}`)
+    .refine((text) => !(scaled(text, SIZE_UNITS) > MAX_PACKET_BYTES), 'expected a size of at most "256MiB"')
+    .refine((text) => !(scaled(text, SIZE_UNITS) < scaled(least, SIZE_UNITS)), `expected at least "${least}"`)
+}
+const toBytes = (text: string): number => scaled(text, SIZE_UNITS)
+
+const orNull = <T>(value: T | undefined): T | null => value ?? null
+
+export interface Address {
+  /** An IP address without brackets, or for a broker a host name. */
+  readonly host: string
+  readonly port: number
+}
+
+function splitAddress(text: string): Address | null {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text) ?? []
+  const host = bracketed ?? plain
+  if (host === undefined || Number(port) > 65_535 || (bracketed !== undefined && isIP(bracketed) !== 6)) return null
+  return { host, port: Number(port) }
+}
+
+function isBind(text: string): boolean {
+  const address = splitAddress(text)
+  return address !== null && isIP(address.host) !== 0
+}
+
+/** LDH labels (RFC 1123 §2.1), no trailing dot, no address: what a ClientHello may carry (RFC 6066 §3). */
+export function isServerName(text: string): boolean {
+  const label = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i
+  return text.length <= 253 && isIP(text) === 0 && text.split('.').every((part) => label.test(part))
+}
+
+function isCidr(text: string): boolean {
+  const [, address = '', prefix = ''] = /^([^/]+)\/(\d{1,3})$/.exec(text) ?? []
+  const family = isIP(address)
+  return family !== 0 && Number(prefix) <= (family === 4 ? 32 : 128)
+}
+
+function isBrokerAddress(text: string): boolean {
+  const address = splitAddress(text)
+  return address !== null && address.port > 0 && (isIP(address.host) !== 0 || /^[\w.-]{1,253}$/.test(address.host))
+}
+
+/** For `.transform` after a check; where the check failed, the value is never seen. */
+const toAddress = (text: string): Address => splitAddress(text) ?? { host: text, port: 0 }
+
+const BIND = 'an address and port such as "[::]:8883" or "127.0.0.1:8443"'
+const bind = () => z.string(expected(BIND)).refine(isBind, `expected ${BIND}`)
+
+const path = (what: string) => z.string(expected(what)).min(1, `expected ${what}`)
+const paths = (what: string) => z.array(path('a path'), expected(what)).min(1, `expected ${what}`)
+
+const TEMPLATE_VARIABLES = /\$\{(?!(?:clientId|domain|principal\.[A-Za-z][\w.:-]*)\})/
+const TEMPLATE_WORDS = 'only ${clientId}, ${domain}, ${principal.id} and ${principal.<attribute>} as variables'
+const isTemplate = (text: string): boolean => !TEMPLATE_VARIABLES.test(text)
+const template = () =>
+  z
+    .string(expected('a text, quoted if it looks like a number'))
+    .min(1, 'expected a text that is not empty')
+    .refine(isTemplate, `expected ${TEMPLATE_WORDS}`)
+
+/** A text, or where it stands. `load.ts` puts the text in its place before the schema sees it. */
+const secret = () =>
+  z.union(
+    [
+      z.string(),
+      z.strictObject({ file: z.string().describe('A file that holds it; a newline at its end is cut off.') }),
+      z.strictObject({ env: z.string().describe('The environment variable that holds it.') }),
+    ],
+    expected('a text (quoted if it looks like a number), { file: … } or { env: … }'),
+  )
+
+const NAME = 'a name of letters, digits, "-" and "_"'
+const name = () => z.string().regex(/^[A-Za-z0-9][\w-]{0,63}$/, `expected ${NAME}`)
+
+const section = <S extends z.core.$ZodLooseShape>(shape: S, what = 'a section of settings') =>
+  z.strictObject(shape, expected(what))
+
+export const SERVICE_PORTS = [8883, 8443, 443] as const
+export type ServicePort = (typeof SERVICE_PORTS)[number]
+
+export const TLS_POLICY_NAMES = [
+  'IoTSecurityPolicy_TLS13_1_3_2022_10',
+  'IoTSecurityPolicy_TLS13_1_2_2022_10',
+  'IoTSecurityPolicy_TLS12_1_2_2022_10',
+  'IoTSecurityPolicy_TLS12_1_0_2016_01',
+  'IoTSecurityPolicy_TLS12_1_0_2015_01',
+  'IoTSecurityPolicy_TLS13_1_2_2022_01',
+] as const
+
+const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>
+  z.enum(values, expected(values.length === 1 ? values[0] : `one of ${values.join(', ')}`))
+
+const LISTENER = section(
+  {
+    bind: bind().transform(toAddress).describe('Address and port to listen on; "[::]" is IPv4 and IPv6.'),
+    as: z
+      .literal(SERVICE_PORTS, expected('8883, 8443 or 443'))
+      .optional()
+      .describe('The port whose rules apply: 8883, 8443 or 443. Required when the bound port is none of these.'),
+    proxyProtocol: section({
+      versions: z
+        .array(z.literal([1, 2], expected('1 or 2')), expected('a list of 1 and 2'))
+        .min(1, 'expected at least one of 1 and 2')
+        .default([1, 2])
+        .describe('Versions of the PROXY protocol that are understood.'),
+      trustedSources: z
+        .array(
+          z.string(expected('a network such as 10.0.0.0/8')).refine(isCidr, 'expected a network such as 10.0.0.0/8'),
+          expected('a list of networks such as [ 10.0.0.0/8 ]'),
+        )
+        .min(1, 'expected at least one network such as 10.0.0.0/8')
+        .describe('Load balancers (networks). A header is required from these and refused from everybody else.'),
+    })
+      .optional()
+      .transform(orNull)
+      .describe('Set it when a load balancer in front sends the PROXY protocol header.'),
+    helloTimeout: duration().default('5s').transform(toMs).describe('From accept to the whole ClientHello.'),
+  },
+  'a listener such as { bind: "[::]:8883" }',
+).transform(({ as, ...listener }) => ({ ...listener, as: as ?? (listener.bind.port as ServicePort) }))
+
+const CRL = section({
+  files: paths('a list of at least one CRL file').describe('Revocation lists, PEM or DER, signed by a CA in `ca`.'),
+  onExpired: oneOf(['keep', 'deny'])
+    .default('deny')
+    .describe('Past its nextUpdate: deny every device of that issuer, or keep using the list.'),
+  onMissing: oneOf(['allow', 'deny'])
+    .default('deny')
+    .describe('No list for an issuer in the path: deny the device, or allow it.'),
+})
+
+const CLIENT_TRUST = section({
+  mode: oneOf(['registry', 'ca', 'registry-or-ca', 'registry-and-ca'])
+    .default('registry')
+    .describe('What makes a device certificate trusted: an entry in the registry, a path to a CA, either or both.'),
+  ca: z
+    .array(path('a path'), expected('a list of PEM files'))
+    .default([])
+    .describe(
+      'PEM files with the CAs that device certificates must lead to. Needed where `mode` says ca, and by `crl`.',
+    ),
+  crl: CRL.optional().transform(orNull).describe('Certificate revocation lists.'),
+})
+
+const DOMAIN = section(
+  {
+    serverNames: z
+      .array(
+        z
+          .string(expected('a host name such as iot.example.com'))
+          .refine(
+            isServerName,
+            'expected a host name of letters, digits and hyphens, without wildcard, port or final dot',
+          )
+          .transform((text) => text.toLowerCase()),
+        expected('a list of host names such as [ iot.example.com ]'),
+      )
+      .min(1, 'expected at least one host name')
+      .describe('Exact host names that devices ask for (SNI). Each belongs to one domain only.'),
+    status: oneOf(['enabled', 'disabled'])
+      .default('enabled')
+      .describe('A disabled domain refuses its devices, and stays configured.'),
+    certificates: z
+      .array(
+        section(
+          {
+            cert: path('a PEM file').describe('PEM file: the server certificate, then its intermediates.'),
+            key: path('a PEM file').describe('PEM file: its private key.'),
+          },
+          'a certificate such as { cert: server.pem, key: server.key }',
+        ),
+        expected('a list of one or two { cert: …, key: … }'),
+      )
+      .min(1, 'expected one or two { cert: …, key: … }')
+      .max(2, 'expected one or two certificates (one RSA, one ECDSA)')
+      .describe('One certificate, or two of different kinds (RSA and ECDSA).'),
+    tlsPolicy: oneOf(TLS_POLICY_NAMES)
+      .default('IoTSecurityPolicy_TLS13_1_2_2022_10')
+      .describe('TLS versions and cipher suites, by the names that AWS IoT Core gives them.'),
+    authenticationType: oneOf(['DEFAULT', 'AWS_X509', 'BACKEND'])
+      .default('DEFAULT')
+      .describe(
+        'DEFAULT: port and ALPN decide. AWS_X509: client certificates only. BACKEND: the broker checks CONNECT.',
+      ),
+    applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT'])
+      .default('DEFAULT')
+      .describe('SECURE_MQTT with AWS_X509 and BACKEND, DEFAULT with DEFAULT.'),
+    registry: name().optional().transform(orNull).describe('The registry, by its name under `registries`.'),
+    clientTrust: CLIENT_TRUST.prefault({}).describe('Which device certificates are trusted.'),
+    handshakeTimeout: duration()
+      .default('10s')
+      .transform(toMs)
+      .describe('From accept to the end of the TLS handshake.'),
+    backend: z.string(expected('the name of a backend')).describe('Where sessions go, by its name under `backends`.'),
+  },
+  'a domain: serverNames, certificates, backend and more',
+)
+
+const IDENTITY = {
+  username: template()
+    .optional()
+    .transform(orNull)
+    .describe(`User name sent to the broker in place of the device's. A template: ${TEMPLATE_WORDS}.`),
+  password: secret()
+    // Not a string only where load.ts could not find the secret, which is an issue of its own.
+    .transform((value) => (typeof value === 'string' ? value : ''))
+    .refine(isTemplate, `expected ${TEMPLATE_WORDS}`)
+    .optional()
+    .transform(orNull)
+    .describe("Password sent to the broker in place of the device's: a text, { file: … } or { env: … }."),
+  clientId: template()
+    .optional()
+    .transform(orNull)
+    .describe("Client id sent to the broker in place of the device's, as a template. Two devices must not share one."),
+  keepAlive: z
+    .union([z.literal('device'), z.literal('0'), z.literal(0)], expected('device or 0'))
+    .default('device')
+    .transform((value): 'device' | '0' => (value === 'device' ? 'device' : '0'))
+    .describe("device: pass the device's keep alive on. 0: turn the broker's check off, ours goes on."),
+}
+
+const PROXY_PROTOCOL = oneOf(['v2'])
+  .optional()
+  .transform(orNull)
+  .describe("Send a PROXY protocol header with the device's address first; the broker must expect it.")
+
+const REACH = {
+  servers: z
+    .array(
+      section(
+        {
+          address: z
+            .string(expected('a host and port such as "broker:1883"'))
+            .refine(isBrokerAddress, 'expected a host and port such as "broker:1883"')
+            .transform(toAddress)
+            .describe('Host (name or IP address) and port of the broker.'),
+        },
+        'a server such as { address: "broker:1883" }',
+      ),
+      expected('a list of servers such as [ { address: "broker:1883" } ]'),
+    )
+    .min(1, 'expected at least one server')
+    .describe('The servers of this backend, which must be one broker or one cluster.'),
+  balance: oneOf(['leastconn', 'roundrobin'])
+    .default('leastconn')
+    .describe('leastconn: the server with the fewest sessions of this process. roundrobin: one after the other.'),
+  connectTimeout: duration()
+    .default('5s')
+    .transform(toMs)
+    .describe('To connect to one server, with TLS where it is used.'),
+  identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
+    .prefault({})
+    .describe("What the broker is told in place of the device's own."),
+}
+
+const BACKEND = z.discriminatedUnion(
+  'kind',
+  [
+    section({ kind: z.literal('tcp').describe('An MQTT broker over plain TCP.'), ...REACH }),
+    section({
+      kind: z.literal('tls').describe('An MQTT broker over TLS; its certificate is always verified.'),
+      ...REACH,
+      ca: paths('a list of at least one PEM file')
+        .optional()
+        .transform(orNull)
+        .describe("PEM files with the CAs of the broker's certificate. Absent: the runtime's own list."),
+      serverName: z
+        .string(expected('a host name'))
+        .refine(isServerName, 'expected a host name')
+        .optional()
+        .transform(orNull)
+        .describe("Name to ask for and to verify. Absent: the host of the server's address."),
+      cert: path('a PEM file').optional().transform(orNull).describe('PEM file: our client certificate, with `key`.'),
+      key: path('a PEM file').optional().transform(orNull).describe('PEM file: its private key.'),
+    }),
+    section({
+      kind: z
+        .literal('embedded')
+        .describe('A small broker inside this process: for trying things, not for production.'),
+      identity: section(IDENTITY).prefault({}).describe("What the broker is told in place of the device's own."),
+    }),
+  ],
+  expected('a backend with kind tcp, tls or embedded'),
+)
+
+export const SETTINGS = section({
+  include: z
+    .union([z.string(), z.array(z.string())], expected('a path or a list of paths'))
+    .optional()
+    .describe('More files, or folders of *.yaml files. Lists are joined; the same single setting twice is refused.'),
+  listeners: z
+    .array(LISTENER, expected('a list of listeners such as [ { bind: "[::]:8883" } ]'))
+    .min(1, 'expected at least one listener such as { bind: "[::]:8883" }')
+    .describe('Where devices connect.'),
+  domains: z
+    .array(DOMAIN, expected('a list of domains, each with serverNames, certificates and backend'))
+    .min(1, 'expected at least one domain with serverNames, certificates and backend')
+    .describe('The server names that are served, and how.'),
+  backends: z
+    .record(name(), BACKEND, expected('at least one backend such as main: { kind: tcp, servers: [ … ] }'))
+    .describe('Brokers, by a name of your choice.'),
+  registries: z
+    .record(
+      name(),
+      section(
+        { path: path('a folder').describe('A folder; every *.yaml in it is read.') },
+        'a registry such as { path: registry/ }',
+      ),
+      expected('registries by name such as main: { path: registry/ }'),
+    )
+    .default({})
+    .describe('Registries of devices and their certificates, by a name of your choice.'),
+  limits: section({
+    connectTimeout: duration()
+      .default('10s')
+      .transform(toMs)
+      .describe('From the end of the handshake to the whole CONNECT packet.'),
+    connectSize: size('128B').default('64KiB').transform(toBytes).describe('Largest CONNECT packet.'),
+    packetSize: size('128B')
+      .default('256MiB')
+      .transform(toBytes)
+      .describe('Largest packet of a session, either way. 256MiB is all that MQTT can express.'),
+    maxConnections: z
+      .int(expected('a whole number such as 50000'))
+      .min(1, 'expected a whole number from 1')
+      .optional()
+      .transform(orNull)
+      .describe('Most connections that one worker holds. Absent: as many as its file descriptors allow.'),
+    halfCloseTimeout: duration()
+      .default('30s')
+      .transform(toMs)
+      .describe('How long the other direction may go on when one side has ended.'),
+  })
+    .prefault({})
+    .describe('Ceilings that protect this process.'),
+  metrics: section({
+    bind: bind()
+      .default('127.0.0.1:9883')
+      .transform(toAddress)
+      .describe('Address and port of /metrics, /healthz and /readyz.'),
+  })
+    .prefault({})
+    .describe('Read-only HTTP: metrics and health.'),
+  admin: section({
+    socket: path('a path for a unix socket')
+      .default('var/admin.sock')
+      .describe('Unix socket of the administration, made with mode 0600.'),
+  })
+    .prefault({})
+    .describe('Administration of the running process.'),
+  workers: z
+    .union([z.literal('auto'), z.int().min(1).max(1_024)], expected('auto or a whole number from 1 to 1024'))
+    .default('auto')
+    .describe('Worker processes; auto is one per core.'),
+  drain: section({
+    grace: duration('0s').default('30s').transform(toMs).describe('How long sessions may go on after the stop signal.'),
+  })
+    .prefault({})
+    .describe('The way a process ends.'),
+  log: section({
+    level: oneOf(['debug', 'info', 'warn', 'error']).default('info').describe('Least severity that is written.'),
+    format: oneOf(['auto', 'json', 'pretty'])
+      .default('auto')
+      .describe('auto: pretty on a terminal, else one JSON object per line.'),
+  })
+    .prefault({})
+    .describe('The log, on standard output.'),
+})
+
+type DeepReadonly<T> = T extends readonly (infer E)[]
+  ? readonly DeepReadonly<E>[]
+  : T extends object
+    ? { readonly [K in keyof T]: DeepReadonly<T[K]> }
+    : T
+
+/** Durations are milliseconds, sizes are bytes, paths are absolute, secrets are read, every default is filled in. */
+export type Settings = DeepReadonly<Omit<z.output<typeof SETTINGS>, 'include'>>
+export type ListenerSettings = Settings['listeners'][number]
+export type DomainSettings = Settings['domains'][number]
+export type ClientTrustSettings = DomainSettings['clientTrust']
+export type BackendSettings = DeepReadonly<z.output<typeof BACKEND>>
+
+/**
+ * Settings that are paths, `*` standing for a name or an index. `file` and `folder` must exist when the settings are
+ * loaded; `new` is made by this program.
+ */
+export const PATHS: readonly { readonly setting: string; readonly must: 'file' | 'folder' | 'new' }[] = [
+  { setting: 'domains.*.certificates.*.cert', must: 'file' },
+  { setting: 'domains.*.certificates.*.key', must: 'file' },
+  { setting: 'domains.*.clientTrust.ca.*', must: 'file' },
+  { setting: 'domains.*.clientTrust.crl.files.*', must: 'file' },
+  { setting: 'backends.*.ca.*', must: 'file' },
+  { setting: 'backends.*.cert', must: 'file' },
+  { setting: 'backends.*.key', must: 'file' },
+  { setting: 'registries.*.path', must: 'folder' },
+  { setting: 'admin.socket', must: 'new' },
+]
+
+/** Settings that may be written `{ file: … }` or `{ env: … }`. */
+export const SECRETS: readonly string[] = ['backends.*.identity.password']

@@ -1,0 +1,87 @@
+import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
+import { dirname, resolve } from 'node:path'
+import { jsonReply, listening, type RunningServer, routesServer } from './http.ts'
+import type { Log } from './log.ts'
+
+export interface AdminServerOptions {
+  /** Path of the unix socket. */
+  readonly path: string
+  readonly status: () => unknown
+  /** Begins a drain and returns; the answer does not wait for its end. */
+  readonly drain: () => void
+  readonly log: Log
+}
+
+/** `sun_path` holds 108 bytes with the final zero on Linux and 104 on BSD and macOS: unix(7). */
+const MAX_SOCKET_PATH_BYTES = 103
+
+/**
+ * What shows identities or changes something: `GET /status`, `POST /drain`. Who may open the socket (mode 0600, in a
+ * folder made with 0700) may do it all; a folder that exists keeps its mode. A socket on which nobody listens is
+ * left over from a crash and is removed; anything else in its place is an error.
+ *
+ * @throws when the path is taken, too long, or cannot be bound.
+ */
+export async function startAdminServer(options: AdminServerOptions): Promise<RunningServer> {
+  const path = resolve(options.path)
+  if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
+    throw new Error(`admin socket: ${path} is longer than the ${MAX_SOCKET_PATH_BYTES} bytes a unix socket may have`)
+  }
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  await removeStale(path)
+
+  const server = routesServer(
+    {
+      '/status': { GET: () => jsonReply(200, options.status()) },
+      '/drain': {
+        POST: () => {
+          options.drain()
+          return jsonReply(202, { draining: true })
+        },
+      },
+    },
+    options.log,
+  )
+  // The file must never exist with wider rights, not even between bind and chmod.
+  const umask = process.umask(0o177)
+  let running: RunningServer
+  try {
+    const starting = listening(server, { path })
+    process.umask(umask)
+    running = await starting
+    chmodSync(path, 0o600)
+  } finally {
+    process.umask(umask)
+  }
+  return {
+    address: path,
+    async close() {
+      await running.close()
+      rmSync(path, { force: true })
+    },
+  }
+}
+
+async function removeStale(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  if (found === undefined) return
+  if (!found.isSocket()) throw new Error(`admin socket: ${path} exists and is not a socket`)
+  if (await somebodyListens(path)) throw new Error(`admin socket: another process listens on ${path}`)
+  rmSync(path, { force: true })
+}
+
+function somebodyListens(path: string): Promise<boolean> {
+  return new Promise((settle, reject) => {
+    const socket = connect(path)
+    socket.once('connect', () => {
+      socket.destroy()
+      settle(true)
+    })
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      // Only a refusal proves that nobody is there; not being allowed to ask (EACCES) proves nothing.
+      if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') settle(false)
+      else reject(error)
+    })
+  })
+}

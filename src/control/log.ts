@@ -1,0 +1,214 @@
+import cluster from 'node:cluster'
+import { type DestinationStream, type LoggerOptions, pino } from 'pino'
+import { PinoPretty } from 'pino-pretty'
+import type { AcceptedConnection, CloseReason, Trace } from '../connection.ts'
+import { FAILURES, type FailureCode, type Fault } from '../errors.ts'
+import { closeReasonLabel } from './metrics.ts'
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+export type Fields = Readonly<Record<string, unknown>>
+
+export interface Log {
+  debug(fields: Fields, message: string): void
+  info(fields: Fields, message: string): void
+  warn(fields: Fields, message: string): void
+  error(fields: Fields, message: string): void
+}
+
+export interface LogOptions {
+  readonly level: LogLevel
+  /** `auto` is `pretty` on a terminal and `json` elsewhere. */
+  readonly format: 'auto' | 'json' | 'pretty'
+  /** Standard output unless given. */
+  readonly destination?: NodeJS.WritableStream
+}
+
+/** Values under these names are replaced. Nobody should log them: this is a net under the rope. */
+const SECRET_NAMES = ['password', 'secret', 'token', 'authorization', 'privateKey', 'sessionToken', 'secretKey']
+
+/** What may wait for a reader of standard output that is slow, in bytes. Past it, lines are dropped. */
+const MAX_WAITING_BYTES = 8 * 1024 * 1024
+
+/** One JSON object per line, or one readable line per line. `flush` before an exit that must not lose the last ones. */
+export function createLog(options: LogOptions): Log & { flush(): void } {
+  const settings: LoggerOptions = {
+    level: options.level,
+    messageKey: 'message',
+    base: { pid: process.pid, worker: cluster.worker?.id ?? null },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    serializers: { error: pino.stdSerializers.err },
+    redact: { paths: SECRET_NAMES.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '[redacted]' },
+  }
+  const pretty = options.format === 'pretty' || (options.format === 'auto' && process.stdout.isTTY === true)
+  if (pretty) {
+    // In this process and synchronous: its usual place is a worker thread, which loses lines at exit.
+    const stream = PinoPretty({
+      colorize: process.stdout.isTTY === true && process.env.NO_COLOR === undefined,
+      messageKey: 'message',
+      translateTime: 'SYS:HH:MM:ss.l',
+      ignore: 'pid,worker',
+      singleLine: true,
+      sync: true,
+      destination: options.destination ?? 1,
+    })
+    return named(pino(settings, stream), () => {})
+  }
+  if (options.destination !== undefined) {
+    return named(pino(settings, options.destination as DestinationStream), () => {})
+  }
+  // Asynchronous, so that a reader of our output that stops reading does not stop the sessions.
+  const stdout = pino.destination({ dest: 1, sync: false, maxLength: MAX_WAITING_BYTES })
+  // Without a listener a closed pipe (EPIPE) would end the process: a proxy outlives its log.
+  stdout.on('error', () => {})
+  return named(pino(settings, stdout), () => {
+    try {
+      stdout.flushSync()
+    } catch {
+      // Not open yet, or the reader is gone: nothing more can be done for these lines.
+    }
+  })
+}
+
+function named(logger: Log, flush: () => void): Log & { flush(): void } {
+  return {
+    debug: (fields, message) => logger.debug(fields, message),
+    info: (fields, message) => logger.info(fields, message),
+    warn: (fields, message) => logger.warn(fields, message),
+    error: (fields, message) => logger.error(fields, message),
+    flush,
+  }
+}
+
+export const NO_LOG: Log = { debug() {}, info() {}, warn() {}, error() {} }
+
+interface LogField {
+  /** Of what the number counts; null where it is no number, or counts things. */
+  readonly unit: 'ms' | 'bytes' | 'packets' | null
+  readonly help: string
+}
+
+/** The fields of the lines about connections, in the order in which they are written. Names are public. */
+// biome-ignore format: a table is read down its columns
+export const LOG_FIELDS = {
+  level:         { unit: null,      help: 'debug, info, warn or error.' },
+  time:          { unit: null,      help: 'UTC, ISO 8601 with milliseconds.' },
+  pid:           { unit: null,      help: 'Process id.' },
+  worker:        { unit: null,      help: 'Number of the worker, counted up with every replacement; null in the primary and in a single process.' },
+  event:         { unit: null,      help: 'session for one that reached the broker, attempt for one that did not.' },
+  id:            { unit: null,      help: 'Of the connection; unique among the processes.' },
+  port:          { unit: null,      help: 'The port whose rules apply.' },
+  remoteAddress: { unit: null,      help: 'Address of the device: of the socket, or as a trusted PROXY header says.' },
+  remotePort:    { unit: null,      help: 'Its port.' },
+  stage:         { unit: null,      help: 'The last stage it reached: accept, hello, handshake, authenticate, connect, open or relay.' },
+  reason:        { unit: null,      help: 'Why it ended: downstream or upstream (that side closed), probe, or a reason of the failure table.' },
+  fault:         { unit: null,      help: 'Whose side ended it: downstream, upstream or proxy.' },
+  mode:          { unit: null,      help: 'Letter of the row of the port × ALPN table.' },
+  protocol:      { unit: null,      help: 'mqtt, wss or https.' },
+  serverName:    { unit: null,      help: 'Server name of the ClientHello.' },
+  ja4:           { unit: null,      help: 'JA4 fingerprint of the ClientHello.' },
+  tlsVersion:    { unit: null,      help: 'TLSv1.2 or TLSv1.3.' },
+  principal:     { unit: null,      help: 'Who it was found to be: SHA-256 fingerprint of the certificate, or the domain.' },
+  clientId:      { unit: null,      help: 'MQTT client id as sent, cut at 128 characters.' },
+  mqttVersion:   { unit: null,      help: 'Protocol level: 4 for 3.1.1, 5 for 5.0.' },
+  backend:       { unit: null,      help: 'Name of the backend in the configuration.' },
+  upstream:      { unit: null,      help: 'host:port of the broker it was connected to.' },
+  helloMs:       { unit: 'ms',      help: 'From accept to the whole ClientHello.' },
+  handshakeMs:   { unit: 'ms',      help: 'From accept to the end of the handshake.' },
+  connectedMs:   { unit: 'ms',      help: 'From accept to the CONNACK.' },
+  durationMs:    { unit: 'ms',      help: 'From accept to the end.' },
+  bytesIn:       { unit: 'bytes',   help: 'Toward the broker, inside TLS.' },
+  bytesOut:      { unit: 'bytes',   help: 'Toward the device, inside TLS.' },
+  packetsIn:     { unit: 'packets', help: 'Toward the broker.' },
+  packetsOut:    { unit: 'packets', help: 'Toward the device.' },
+  detail:        { unit: null,      help: 'A sentence for people, cut at 256 characters; never to be matched.' },
+  error:         { unit: null,      help: 'Type, message and stack of a fault of this program.' },
+  message:       { unit: null,      help: 'A sentence for people; never to be matched.' },
+} as const satisfies Record<string, LogField>
+
+const MAX_CLIENT_ID_LENGTH = 128
+const MAX_DETAIL_LENGTH = 256
+
+export interface SessionExtra {
+  readonly detail?: string
+  /** Only for a fault of ours: its stack is written. */
+  readonly error?: unknown
+  /** `performance.now()` at the end; now unless given. */
+  readonly endedAt?: number
+}
+
+export interface SessionLine {
+  readonly level: 'info' | 'warn'
+  readonly fields: Fields
+  readonly message: string
+}
+
+/** What the log needs of an accepted connection. */
+export type LoggedConnection = Pick<AcceptedConnection, 'id' | 'port' | 'remoteAddress' | 'remotePort' | 'acceptedAt'>
+
+/**
+ * The one line about a connection, written at its end. Fields that were never reached are left out. What devices do
+ * is `info`, however wrong: anybody on the network can cause it. What the broker or we did wrong is `warn`.
+ */
+export function sessionLine(
+  trace: Trace,
+  connection: LoggedConnection,
+  reason: CloseReason,
+  extra: SessionExtra = {},
+): SessionLine {
+  const event = trace.connectedMs === null ? 'attempt' : 'session'
+  const label = closeReasonLabel(reason)
+  const fault = faultOf(reason)
+  const all: Record<string, unknown> = {
+    event,
+    id: connection.id,
+    port: connection.port,
+    remoteAddress: connection.remoteAddress,
+    remotePort: connection.remotePort,
+    stage: trace.stage,
+    reason: label,
+    fault,
+    mode: trace.mode,
+    protocol: trace.protocol,
+    serverName: trace.serverName,
+    ja4: trace.ja4,
+    tlsVersion: trace.tlsVersion,
+    principal: trace.principal,
+    clientId: cut(trace.clientId, MAX_CLIENT_ID_LENGTH),
+    mqttVersion: trace.mqttVersion,
+    backend: trace.backend,
+    upstream: trace.upstream,
+    helloMs: rounded(trace.helloMs),
+    handshakeMs: rounded(trace.handshakeMs),
+    connectedMs: rounded(trace.connectedMs),
+    durationMs: rounded((extra.endedAt ?? performance.now()) - connection.acceptedAt),
+    bytesIn: trace.bytesIn,
+    bytesOut: trace.bytesOut,
+    packetsIn: trace.packetsIn,
+    packetsOut: trace.packetsOut,
+    detail: cut(extra.detail ?? null, MAX_DETAIL_LENGTH),
+    error: extra.error ?? null,
+  }
+  const fields = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
+  return {
+    // A drain ends every session; a warning for each would drown the ones that matter.
+    level: reason in FAILURES && fault !== 'downstream' && reason !== 'ERR_DRAINING' ? 'warn' : 'info',
+    fields,
+    message: event === 'session' ? `session ended: ${label}` : `attempt ended in ${trace.stage}: ${label}`,
+  }
+}
+
+function faultOf(reason: CloseReason): Fault {
+  if (reason === 'upstream') return 'upstream'
+  if (reason === 'downstream' || reason === 'probe') return 'downstream'
+  return FAILURES[reason satisfies FailureCode].fault
+}
+
+function cut(text: string | null, length: number): string | null {
+  return text === null || text.length <= length ? text : text.slice(0, length)
+}
+
+/** To the microsecond: more digits are noise in every line. */
+function rounded(ms: number | null): number | null {
+  return ms === null ? null : Math.round(ms * 1000) / 1000
+}

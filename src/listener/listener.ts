@@ -1,0 +1,233 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import type { Metrics } from '../control/metrics.ts'
+import { ProxyError } from '../errors.ts'
+import { type ClientHello, HelloReader } from './client-hello.ts'
+import { looksLikeProxyHeader, parseProxyHeader } from './proxy-protocol.ts'
+
+export interface ListenerOptions {
+  readonly host: string
+  readonly port: number
+  /** The port whose rows of the admission matrix apply. */
+  readonly as: number
+  /** null: the PROXY protocol is not spoken here, and a header is refused. */
+  readonly proxyProtocol: { readonly versions: readonly (1 | 2)[]; readonly trusts: (address: string) => boolean } | null
+  /** From accept to the whole ClientHello, a PROXY header included. */
+  readonly helloTimeoutMs: number
+}
+
+/** Says when another connection would be one too many; null lets it in. Shared by all listeners of a process. */
+export interface Capacity {
+  full(live: number): 'descriptors' | 'connections' | null
+  /** True when accepting may go on after a pause. */
+  roomy(live: number): boolean
+}
+
+export interface Listener {
+  readonly host: string
+  /** The port that is bound, also where 0 was asked for. */
+  readonly port: number
+  /** Stops accepting; connections that were accepted go on. */
+  close(): Promise<void>
+}
+
+/** How long accepting rests before the room is looked at again. */
+const PAUSE_MS = 250
+const BACKLOG = 4_096
+
+/** Binds and accepts for one process. Connections of all listeners share one count, because they share descriptors. */
+export class Acceptor {
+  live = 0
+  readonly #capacity: Capacity
+  readonly #metrics: Metrics
+  readonly #serve: (socket: Socket, listener: ListenerOptions) => void
+  readonly #gates = new Set<Gate>()
+  #paused: NodeJS.Timeout | null = null
+
+  constructor(capacity: Capacity, metrics: Metrics, serve: (socket: Socket, listener: ListenerOptions) => void) {
+    this.#capacity = capacity
+    this.#metrics = metrics
+    this.#serve = serve
+  }
+
+  async listen(options: ListenerOptions): Promise<Listener> {
+    const gate = new Gate(options, (socket) => this.#accept(socket, options))
+    await gate.open()
+    this.#gates.add(gate)
+    return {
+      host: options.host,
+      port: gate.port,
+      close: () => {
+        this.#gates.delete(gate)
+        return gate.close()
+      },
+    }
+  }
+
+  #accept(socket: Socket, options: ListenerOptions): void {
+    this.live++
+    socket.once('close', () => {
+      this.live--
+    })
+    this.#metrics.accepted(options.as)
+    this.#serve(socket, options)
+    const full = this.#capacity.full(this.live)
+    if (full !== null && this.#paused === null) this.#pause(full)
+  }
+
+  /**
+   * Closes the listening sockets until there is room again. Out of descriptors, an open listener would spin: accept
+   * fails and the socket stays readable. Devices get a refusal at once, which they can take to another replica.
+   */
+  #pause(reason: 'descriptors' | 'connections'): void {
+    this.#metrics.acceptPaused(reason)
+    for (const gate of this.#gates) void gate.close()
+    const look = () => {
+      this.#paused = setTimeout(async () => {
+        if (!this.#capacity.roomy(this.live)) return look()
+        const opened = await Promise.allSettled([...this.#gates].map((gate) => gate.open()))
+        if (opened.some((result) => result.status === 'rejected')) return look()
+        this.#paused = null
+      }, PAUSE_MS)
+    }
+    look()
+  }
+
+  /** No more accepting, whatever comes. */
+  stop(): void {
+    if (this.#paused !== null) clearTimeout(this.#paused)
+  }
+}
+
+/** One listening socket that can be closed and opened again on the same port. */
+class Gate {
+  port: number
+  readonly #options: ListenerOptions
+  readonly #accept: (socket: Socket) => void
+  #server: Server | null = null
+
+  constructor(options: ListenerOptions, accept: (socket: Socket) => void) {
+    this.#options = options
+    this.#accept = accept
+    this.port = options.port
+  }
+
+  open(): Promise<void> {
+    if (this.#server !== null) return Promise.resolve()
+    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: false }, this.#accept)
+    return new Promise((resolve, reject) => {
+      server.once('error', reject)
+      server.listen({ host: this.#options.host, port: this.port, backlog: BACKLOG }, () => {
+        server.off('error', reject)
+        server.on('error', () => {})
+        const address = server.address()
+        if (typeof address === 'object' && address !== null) this.port = address.port
+        this.#server = server
+        resolve()
+      })
+    })
+  }
+
+  close(): Promise<void> {
+    const server = this.#server
+    this.#server = null
+    if (server === null) return Promise.resolve()
+    // Its callback waits for the last connection; the listening socket itself is closed at once.
+    server.close()
+    return Promise.resolve()
+  }
+}
+
+export type Greeting =
+  | {
+      readonly kind: 'hello'
+      readonly hello: ClientHello
+      /** What a trusted PROXY header said; null where none was sent, or it named nobody. */
+      readonly source: { readonly address: string; readonly port: number } | null
+    }
+  /** Connected and left without a word, as health checks of load balancers do. */
+  | { readonly kind: 'probe' }
+
+/**
+ * Reads what comes before TLS: the PROXY header where one is due, and the ClientHello, looked at and given back, so
+ * that the handshake sees it as if nobody had looked.
+ *
+ * @throws {ProxyError} ERR_PROXY_HEADER, ERR_NOT_TLS, ERR_HELLO_*
+ */
+export function greet(socket: Socket, options: ListenerOptions): Promise<Greeting> {
+  return new Promise((resolve, reject) => {
+    const trusted = options.proxyProtocol?.trusts(socket.remoteAddress ?? '') ?? false
+    let source: { address: string; port: number } | null = null
+    /** Bytes of a PROXY header that is not whole yet; null once it is done with. */
+    let header: Buffer | null = trusted ? Buffer.alloc(0) : null
+    let first = true
+    let seen = 0
+    const reader = new HelloReader()
+
+    const done = () => {
+      clearTimeout(timer)
+      socket.pause()
+      socket.off('data', onData)
+      socket.off('end', onEnd)
+      socket.off('close', onEnd)
+    }
+    const fail = (error: ProxyError) => {
+      done()
+      reject(error)
+    }
+    const onData = (chunk: Buffer) => {
+      seen += chunk.length
+      let rest = chunk
+      if (header !== null) {
+        header = header.length === 0 ? chunk : Buffer.concat([header, chunk])
+        const parse = parseProxyHeader(header, options.proxyProtocol!.versions)
+        if (parse.kind === 'incomplete') return
+        if (parse.kind === 'invalid') return fail(new ProxyError('ERR_PROXY_HEADER', parse.detail))
+        source = parse.source
+        rest = header.subarray(parse.bytes)
+        header = null
+        seen = rest.length
+        if (rest.length === 0) return
+      }
+      if (first && looksLikeProxyHeader(rest)) {
+        return fail(new ProxyError('ERR_PROXY_HEADER', `a PROXY header from ${socket.remoteAddress}, which is not a trusted source here`))
+      }
+      first = false
+      const parse = reader.push(rest)
+      switch (parse.kind) {
+        case 'incomplete':
+          return
+        case 'hello':
+          done()
+          // TLSSocket reads what is buffered on the socket it wraps.
+          socket.unshift(reader.taken())
+          return resolve({ kind: 'hello', hello: parse.hello, source })
+        case 'not-tls':
+          return fail(new ProxyError('ERR_NOT_TLS', `first bytes ${rest.subarray(0, 8).toString('hex')}`))
+        case 'oversized':
+          return fail(new ProxyError('ERR_HELLO_OVERSIZED', 'ClientHello over 64 KiB'))
+        case 'malformed':
+          return fail(new ProxyError('ERR_HELLO_MALFORMED', parse.detail))
+      }
+    }
+    const onEnd = () => {
+      // Behind a load balancer a probe may send its header and leave; in front of none, not a single byte.
+      if (seen === 0) {
+        done()
+        return resolve({ kind: 'probe' })
+      }
+      fail(
+        header === null
+          ? new ProxyError('ERR_HELLO_INCOMPLETE', `closed after ${seen} bytes`)
+          : new ProxyError('ERR_PROXY_HEADER', `closed after ${seen} bytes of the header`),
+      )
+    }
+    const timer = setTimeout(
+      () => fail(new ProxyError('ERR_HELLO_TIMEOUT', `${seen} bytes in ${options.helloTimeoutMs} ms`)),
+      options.helloTimeoutMs,
+    )
+    socket.on('error', () => {})
+    socket.on('data', onData)
+    socket.on('end', onEnd)
+    socket.on('close', onEnd)
+  })
+}

@@ -1,0 +1,75 @@
+const TICK_MS = 1_000
+const SLOTS = 512
+
+/** One session's place in the wheel. The relay writes `lastSeen` and `held`; nothing else is touched per packet. */
+export interface KeepAliveEntry {
+  /** Tick of the last bytes from the device: assign `wheel.now`. */
+  lastSeen: number
+  /** True while we ourselves do not read from the device, which then cannot be blamed for its silence. */
+  held: boolean
+  readonly limitTicks: number
+  readonly expired: () => void
+}
+
+/**
+ * Keep alive for every session of the process with one timer (MQTT 5.0 §3.1.2.10: silence for one and a half
+ * times the keep alive ends the session).
+ *
+ * Time is counted in ticks that were run, not read from a clock: after a stall of the event loop, bytes that
+ * wait in the kernel are read before anybody is judged, and nobody is cut for our own slowness.
+ * Precision is one tick (1 s), always to the device's favour.
+ */
+export class KeepAliveWheel {
+  now = 0
+  readonly #slots: Set<KeepAliveEntry>[] = Array.from({ length: SLOTS }, () => new Set())
+  readonly #where = new Map<KeepAliveEntry, number>()
+  #timer: NodeJS.Timeout | null = null
+
+  /** @param keepAliveSeconds as in force for the session, above 0 */
+  add(keepAliveSeconds: number, expired: () => void): KeepAliveEntry {
+    // One tick more, because the tick in which the device was last seen may be nearly over.
+    const limitTicks = Math.ceil((keepAliveSeconds * 1_500) / TICK_MS) + 1
+    const entry: KeepAliveEntry = { lastSeen: this.now, held: false, limitTicks, expired }
+    this.#place(entry)
+    this.#timer ??= setInterval(() => this.tick(), TICK_MS).unref()
+    return entry
+  }
+
+  remove(entry: KeepAliveEntry): void {
+    const slot = this.#where.get(entry)
+    if (slot === undefined) return
+    this.#where.delete(entry)
+    this.#slots[slot]!.delete(entry)
+    if (this.#where.size > 0 || this.#timer === null) return
+    clearInterval(this.#timer)
+    this.#timer = null
+  }
+
+  /** Called by the timer; by tests in its place. */
+  tick(): void {
+    this.now++
+    const slot = this.now % SLOTS
+    for (const entry of [...this.#slots[slot]!]) {
+      this.#slots[slot]!.delete(entry)
+      if (entry.held) entry.lastSeen = this.now
+      if (entry.lastSeen + entry.limitTicks > this.now) {
+        this.#place(entry)
+      } else {
+        this.remove(entry)
+        entry.expired()
+      }
+    }
+  }
+
+  get size(): number {
+    return this.#where.size
+  }
+
+  #place(entry: KeepAliveEntry): void {
+    // A limit longer than one turn of the wheel is looked at once a turn until it is due.
+    const due = Math.min(entry.lastSeen + entry.limitTicks, this.now + SLOTS - 1)
+    const slot = due % SLOTS
+    this.#slots[slot]!.add(entry)
+    this.#where.set(entry, slot)
+  }
+}

@@ -1,0 +1,227 @@
+import type { Authenticator } from '../auth/authenticator.ts'
+import type { Backend, Upstream } from '../backend/backend.ts'
+import type { AuthenticatedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
+import type { Metrics } from '../control/metrics.ts'
+import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
+import { type ByteStream, type Relay, relay } from '../relay.ts'
+import type { Domain } from '../tls/domains.ts'
+import type { Connack } from './connack.ts'
+import { type Connect, readConnect, rewriteConnect } from './connect.ts'
+import { changesFor } from './identity.ts'
+import { Inbound, type Observer, Outbound } from './inspect.ts'
+import type { KeepAliveWheel } from './keep-alive.ts'
+import { farewell, type MqttVersion, refusal } from './reason.ts'
+
+export interface SessionLimits {
+  /** For the whole CONNECT, from the end of the handshake. */
+  readonly connectTimeoutMs: number
+  /** Largest CONNECT, in bytes. */
+  readonly connectBytes: number
+  /** Largest packet after it, as Remaining Length in bytes. */
+  readonly packetBytes: number
+  /** For the broker's CONNACK, from the moment it has CONNECT. */
+  readonly connackTimeoutMs: number
+  readonly halfCloseMs: number
+}
+
+export interface SessionParts {
+  readonly limits: SessionLimits
+  readonly metrics: Metrics
+  readonly wheel: KeepAliveWheel
+  /** null when this way in is known but not served. */
+  authenticatorFor(connection: SecuredConnection): Authenticator | null
+  backendFor(domain: Domain): Backend
+}
+
+/** A live session, for those who must end it from outside. */
+export interface LiveSession {
+  close(code: FailureCode): void
+}
+
+export interface MqttHandler extends ProtocolHandler {
+  readonly live: ReadonlySet<LiveSession>
+}
+
+/** Serves MQTT over an established TLS connection: authenticate → CONNECT → open → relay → close. */
+export function mqttHandler(parts: SessionParts): MqttHandler {
+  const live = new Set<LiveSession>()
+  return {
+    protocol: 'mqtt',
+    live,
+    async serve(connection, trace, signal) {
+      const device: ByteStream = connection.tls
+      let version: MqttVersion | null = null
+      try {
+        const authenticated = await authenticate(parts, connection, trace, signal)
+        trace.stage = 'connect'
+        const read = await readConnect(device, parts.limits.connectBytes, parts.limits.connectTimeoutMs)
+        if (read.kind === 'gone') return 'downstream'
+        version = read.kind === 'refused' ? read.version : read.connect.version
+        if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
+        const { connect, rest } = read
+        trace.clientId = connect.clientId
+        trace.mqttVersion = connect.version
+        if (authenticated === null) throw new ProxyError('ERR_MODE_UNSERVED', `${trace.mode} is not served yet`)
+
+        trace.stage = 'open'
+        const backend = parts.backendFor(connection.domain)
+        trace.backend = backend.name
+        const changes = changesFor(connect, authenticated.principal, connection.domain.name, backend.identity)
+        const packet = rewriteConnect(connect, changes)
+        const upstream = await backend.open(authenticated, changes.clientId ?? connect.clientId, signal)
+        trace.upstream = upstream.peer
+        trace.stage = 'relay'
+        const session = new Session(parts, authenticated, trace, connect)
+        live.add(session)
+        try {
+          return await session.run(upstream, packet, rest)
+        } finally {
+          live.delete(session)
+        }
+      } catch (error) {
+        const failure = asProxyError(error)
+        refuse(device, failure.code, version)
+        parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
+        throw failure
+      }
+    },
+  }
+}
+
+/** Who is it? null where the row of the matrix is not served, which the device is told once it has spoken. */
+async function authenticate(
+  parts: SessionParts,
+  connection: SecuredConnection,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<AuthenticatedConnection | null> {
+  trace.stage = 'authenticate'
+  const authenticator = parts.authenticatorFor(connection)
+  if (authenticator === null) return null
+  const credentials =
+    authenticator.method === 'x509' ? ({ kind: 'x509', peer: connection.peer } as const) : ({ kind: 'backend' } as const)
+  const outcome = await authenticator.authenticate(credentials, connection, signal)
+  if (outcome.kind === 'denied') {
+    parts.metrics.identity(authenticator.method, reasonOf(outcome.code))
+    throw new ProxyError(outcome.code, outcome.detail)
+  }
+  parts.metrics.identity(authenticator.method, 'ok')
+  trace.principal = outcome.principal.id
+  return { ...connection, principal: outcome.principal, permit: outcome.permit }
+}
+
+/** One device and its broker, from CONNECT forwarded to both sides closed. */
+class Session implements LiveSession, Observer {
+  readonly #parts: SessionParts
+  readonly #connection: AuthenticatedConnection
+  readonly #trace: Trace
+  readonly #connect: Connect
+  readonly #inbound: Inbound
+  readonly #outbound: Outbound
+  #relay: Relay | null = null
+  #reason: FailureCode | null = null
+  #connackTimer: NodeJS.Timeout | null = null
+
+  constructor(parts: SessionParts, connection: AuthenticatedConnection, trace: Trace, connect: Connect) {
+    this.#parts = parts
+    this.#connection = connection
+    this.#trace = trace
+    this.#connect = connect
+    const { limits, metrics, wheel } = parts
+    this.#inbound = new Inbound(connect.version, limits.packetBytes, metrics.traffic, wheel, this)
+    this.#outbound = new Outbound(connect.version, limits.packetBytes, metrics.traffic, this)
+  }
+
+  async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
+    const { limits, metrics, wheel } = this.#parts
+    const device: ByteStream = this.#connection.tls
+    metrics.traffic.packetsIn[1]!++
+    metrics.traffic.bytesIn += this.#connect.bytes.length
+    this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
+    const { stream } = upstream
+    stream.write(packet)
+    this.#relay = relay(device, stream, {
+      inbound: this.#inbound,
+      outbound: this.#outbound,
+      upstreamLost: () => this.#upstreamLost(),
+      halfCloseMs: limits.halfCloseMs,
+    })
+    // A device may send on without waiting for CONNACK [MQTT 5.0 §3.1.4]; what came with CONNECT goes first.
+    if (rest !== null) this.#forward(stream, rest)
+    stream.resume()
+    device.resume()
+
+    metrics.sessions(1)
+    const side = await this.#relay.done
+    metrics.sessions(-1)
+    clearTimeout(this.#connackTimer)
+    if (this.#inbound.keepAlive !== null) wheel.remove(this.#inbound.keepAlive)
+    const trace = this.#trace
+    trace.bytesIn = this.#connect.bytes.length + this.#inbound.bytes
+    trace.bytesOut = this.#outbound.bytes
+    trace.packetsIn = 1 + this.#inbound.packets
+    trace.packetsOut = this.#outbound.packets
+    if (this.#reason === null && !this.#outbound.connected && side === 'downstream') {
+      metrics.connect('gone', versionName(this.#connect.version), seconds(this.#connection))
+    }
+    return this.#reason ?? side ?? 'ERR_INTERNAL'
+  }
+
+  /** Ends the session with the reason that its version of MQTT can carry. */
+  close(code: FailureCode): void {
+    this.#reason ??= code
+    this.#relay?.close(this.#lastWord(code))
+  }
+
+  fault(code: FailureCode): void {
+    this.close(code)
+  }
+
+  connack(connack: Connack): void {
+    clearTimeout(this.#connackTimer ?? undefined)
+    const { metrics, wheel } = this.#parts
+    const trace = this.#trace
+    trace.connectedMs = performance.now() - this.#connection.acceptedAt
+    metrics.connect(connack.code === 0 ? 'ok' : 'refused_by_broker', versionName(this.#connect.version), trace.connectedMs / 1_000)
+    if (connack.code !== 0) return
+    const keepAlive = connack.serverKeepAliveSeconds ?? this.#connect.keepAliveSeconds
+    if (keepAlive > 0) this.#inbound.keepAlive = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
+  }
+
+  #forward(stream: ByteStream, rest: Buffer): void {
+    const pass = this.#inbound.inspect(rest)
+    if (pass > 0) stream.write(rest.subarray(0, pass))
+    if (pass < rest.length) this.#inbound.refused()
+  }
+
+  #upstreamLost(): Buffer | null {
+    if (this.#outbound.connected) {
+      // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.
+      return this.#inbound.disconnected ? null : this.#lastWord('ERR_BACKEND_LOST')
+    }
+    this.#reason ??= 'ERR_BACKEND_LOST'
+    return this.#lastWord('ERR_BACKEND_LOST')
+  }
+
+  /** CONNACK before the broker's, DISCONNECT after it; nothing inside of a packet, or after a farewell. */
+  #lastWord(code: FailureCode): Buffer | null {
+    if (!this.#outbound.cursor.atEnd || this.#outbound.disconnected) return null
+    if (this.#outbound.connected) return farewell(code, this.#connect.version)
+    this.#parts.metrics.connect(reasonOf(code), versionName(this.#connect.version), seconds(this.#connection))
+    return refusal(code, this.#connect.version)
+  }
+}
+
+function refuse(device: ByteStream, code: FailureCode, version: MqttVersion | null): void {
+  const answer = version === null ? null : refusal(code, version)
+  if (answer !== null) device.write(answer)
+  device.end()
+}
+
+function versionName(version: MqttVersion | null): '3.1.1' | '5' | 'unknown' {
+  return version === null ? 'unknown' : version === 4 ? '3.1.1' : '5'
+}
+
+function seconds(connection: SecuredConnection): number {
+  return (performance.now() - connection.acceptedAt) / 1_000
+}

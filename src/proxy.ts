@@ -1,0 +1,150 @@
+import type { Socket } from 'node:net'
+import type { AcceptedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from './connection.ts'
+import type { Metrics } from './control/metrics.ts'
+import { asProxyError, ProxyError, reasonOf } from './errors.ts'
+import { type Greeting, greet, type ListenerOptions } from './listener/listener.ts'
+import { type Admission, admit, wantsCertificate } from './tls/admission.ts'
+import { sendAlert } from './tls/alert.ts'
+import type { Domain, Domains } from './tls/domains.ts'
+import { handshake } from './tls/handshake.ts'
+
+export interface Parts {
+  readonly metrics: Metrics
+  readonly handlers: Readonly<Record<'mqtt' | 'https', ProtocolHandler>>
+  /** Aborted when the process stops taking in devices. */
+  readonly closing: AbortSignal
+  /** Those of the generation in force. */
+  domains(): Domains
+  /** Told once of every connection, at its very end. */
+  ended(connection: AcceptedConnection, trace: Trace, reason: CloseReason, error: ProxyError | null): void
+}
+
+/** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
+export function createServe(parts: Parts) {
+  return async function serve(socket: Socket, listener: ListenerOptions): Promise<CloseReason> {
+    let connection: AcceptedConnection = accept(socket, listener)
+    const trace = newTrace()
+    try {
+      const greeting = await greet(socket, listener)
+      if (greeting.kind === 'probe') return end(parts, connection, trace, 'probe')
+      connection = behind(connection, greeting)
+      const admitted = admission(parts, connection, greeting, trace)
+      const secured = await secure(parts, connection, admitted, trace)
+      const handler = parts.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
+      return end(parts, connection, trace, await handler.serve(secured, trace, parts.closing))
+    } catch (error) {
+      return end(parts, connection, trace, asProxyError(error))
+    }
+  }
+}
+
+let count = 0
+const PROCESS = (process.pid % 0x10000).toString(36)
+
+function accept(socket: Socket, listener: ListenerOptions): AcceptedConnection {
+  return {
+    id: `${PROCESS}-${(count++).toString(36)}`,
+    socket,
+    port: listener.as,
+    remoteAddress: socket.remoteAddress ?? 'unknown',
+    remotePort: socket.remotePort ?? 0,
+    acceptedAt: performance.now(),
+  }
+}
+
+/** The device's own address, where a trusted load balancer told it. */
+function behind(connection: AcceptedConnection, { source }: Extract<Greeting, { kind: 'hello' }>): AcceptedConnection {
+  return source === null ? connection : { ...connection, remoteAddress: source.address, remotePort: source.port }
+}
+
+interface Admitted {
+  readonly hello: SecuredConnection['hello']
+  readonly domain: Domain
+  readonly rows: readonly Admission[]
+  readonly alpn: string | null
+}
+
+/** Rung 2: which ways in the ClientHello leaves open, before any key work. */
+function admission(parts: Parts, connection: AcceptedConnection, greeting: Extract<Greeting, { kind: 'hello' }>, trace: Trace): Admitted {
+  const { hello } = greeting
+  trace.helloMs = performance.now() - connection.acceptedAt
+  trace.ja4 = hello.ja4
+  const { serverName } = hello
+  if (serverName.kind === 'absent') throw new ProxyError('ERR_SNI_MISSING', 'the ClientHello names no server')
+  if (serverName.kind === 'invalid') throw new ProxyError('ERR_SNI_INVALID', serverName.detail)
+  trace.serverName = serverName.name
+  const domain = parts.domains().find(serverName.name)
+  if (domain === null) throw new ProxyError('ERR_SNI_UNKNOWN', `no domain is named ${serverName.name}`)
+  if (!domain.enabled) throw new ProxyError('ERR_DOMAIN_DISABLED', `${domain.name} is disabled`)
+  const answer = admit(domain, connection.port, hello.alpnProtocols)
+  if (answer.kind === 'refused') {
+    throw new ProxyError(answer.code, `port ${connection.port}, ${hello.alpnProtocols.length} ALPN names offered`)
+  }
+  parts.metrics.hello('ok')
+  trace.mode = answer.admissions.map((row) => row.mode).join(' ')
+  trace.protocol = answer.admissions[0]!.protocol
+  return { hello, domain, rows: answer.admissions, alpn: answer.alpn }
+}
+
+/** Rung 3: TLS with the domain's own context. */
+async function secure(parts: Parts, connection: AcceptedConnection, admitted: Admitted, trace: Trace): Promise<SecuredConnection> {
+  const { hello, domain, rows, alpn } = admitted
+  trace.stage = 'handshake'
+  const requestCert = wantsCertificate(rows)
+  const started = performance.now()
+  const { tls, version, peer } = await handshake(connection.socket, {
+    context: domain.context(requestCert),
+    requestCert,
+    alpn,
+    deadlineMs: connection.acceptedAt + domain.handshakeTimeoutMs - started,
+    signal: parts.closing,
+  })
+  const securedAt = performance.now()
+  parts.metrics.handshake('ok', version, (securedAt - started) / 1_000)
+  trace.handshakeMs = securedAt - connection.acceptedAt
+  trace.tlsVersion = version
+  return { ...connection, tls, hello, domain, admissions: rows, peer, securedAt }
+}
+
+/** How long a peer may take to see our last bytes before the socket is destroyed. */
+const LINGER_MS = 2_000
+
+/** The one ending: the answer the stage allows, the counters, the log line, and no socket left behind. */
+function end(parts: Parts, connection: AcceptedConnection, trace: Trace, result: CloseReason | ProxyError): CloseReason {
+  const error = result instanceof ProxyError ? result : null
+  const reason = result instanceof ProxyError ? result.code : result
+  const { socket } = connection
+  if (trace.stage === 'hello') {
+    parts.metrics.hello(reason === 'probe' ? 'probe' : error === null ? 'ok' : reasonOf(error.code))
+    void sendAlert(socket, error?.failure.alert ?? null)
+  } else {
+    if (error !== null && trace.stage === 'handshake') parts.metrics.handshake(reasonOf(error.code), 'none', 0)
+    if (!socket.destroyed) setTimeout(() => socket.destroy(), LINGER_MS)
+  }
+  parts.metrics.closed(reason)
+  parts.ended(connection, trace, reason, error)
+  return reason
+}
+
+function newTrace(): Trace {
+  return {
+    stage: 'hello',
+    mode: null,
+    protocol: null,
+    serverName: null,
+    ja4: null,
+    tlsVersion: null,
+    principal: null,
+    clientId: null,
+    mqttVersion: null,
+    backend: null,
+    upstream: null,
+    helloMs: null,
+    handshakeMs: null,
+    connectedMs: null,
+    bytesIn: 0,
+    bytesOut: 0,
+    packetsIn: 0,
+    packetsOut: 0,
+  }
+}

@@ -1,0 +1,123 @@
+import { assemble } from './assemble.ts'
+import type { Settings } from './config/schema.ts'
+import type { Log } from './control/log.ts'
+import type { Metrics } from './control/metrics.ts'
+import { ProxyError } from './errors.ts'
+import { httpsHandler } from './https/request.ts'
+import { addressMatcher } from './listener/addresses.ts'
+import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
+import { KeepAliveWheel } from './mqtt/keep-alive.ts'
+import { mqttHandler } from './mqtt/session.ts'
+import { createServe, type Parts } from './proxy.ts'
+import { SERVED_MODES } from './tls/admission.ts'
+
+export interface StartOptions {
+  readonly metrics: Metrics
+  readonly log: Log
+  readonly embeddedPath: string
+  readonly capacity: Capacity
+  /** Told once of every connection, for the log. */
+  readonly ended: Parts['ended']
+}
+
+/** A proxy that accepts, in this process. */
+export interface Running {
+  readonly listeners: readonly Listener[]
+  /** Connections and sessions of this process. */
+  readonly live: { readonly connections: number; readonly sessions: number }
+  stopAccepting(): Promise<void>
+  /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
+  endSessions(graceMs: number): Promise<void>
+}
+
+export type Started =
+  | { readonly kind: 'running'; readonly running: Running }
+  | { readonly kind: 'refused'; readonly issues: readonly string[] }
+
+/** For the broker to answer CONNECT. */
+const CONNACK_TIMEOUT_MS = 10_000
+
+/** Share of the grace period in which sessions are told to go; the rest is for their last bytes. */
+const FAREWELL_SHARE = 0.8
+
+/** Settings → parts → listeners. */
+export async function start(settings: Settings, options: StartOptions): Promise<Started> {
+  const { metrics, log } = options
+  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath: options.embeddedPath })
+  if (assembled.kind === 'refused') return assembled
+  const { generation } = assembled
+  for (const warning of generation.warnings) log.warn({}, warning)
+
+  const closing = new AbortController()
+  const mqtt = mqttHandler({
+    limits: {
+      connectTimeoutMs: settings.limits.connectTimeout,
+      connectBytes: settings.limits.connectSize,
+      packetBytes: settings.limits.packetSize,
+      connackTimeoutMs: CONNACK_TIMEOUT_MS,
+      halfCloseMs: settings.limits.halfCloseTimeout,
+    },
+    metrics,
+    wheel: new KeepAliveWheel(),
+    authenticatorFor: ({ admissions, domain }) => {
+      const { mode, auth } = admissions[0]!
+      if (!SERVED_MODES.has(mode) || (auth !== 'x509' && auth !== 'backend')) return null
+      return generation.authenticator(domain.name, auth)
+    },
+    backendFor: (domain) => generation.backend(domain.backend),
+  })
+  const serve = createServe({
+    metrics,
+    handlers: { mqtt, https: httpsHandler() },
+    closing: closing.signal,
+    domains: () => generation.domains,
+    ended: options.ended,
+  })
+  const acceptor = new Acceptor(options.capacity, metrics, (socket, listener) => void serve(socket, listener))
+
+  const listeners: Listener[] = []
+  for (const { bind, as, proxyProtocol, helloTimeout } of settings.listeners) {
+    try {
+      listeners.push(
+        await acceptor.listen({
+          host: bind.host,
+          port: bind.port,
+          as,
+          proxyProtocol:
+            proxyProtocol === null
+              ? null
+              : { versions: proxyProtocol.versions, trusts: addressMatcher(proxyProtocol.trustedSources) },
+          helloTimeoutMs: helloTimeout,
+        }),
+      )
+    } catch (error) {
+      await Promise.all(listeners.map((listener) => listener.close()))
+      const why = error instanceof Error ? error.message : String(error)
+      return { kind: 'refused', issues: [`listeners: ${bind.host} port ${bind.port}: ${why}`] }
+    }
+  }
+
+  return {
+    kind: 'running',
+    running: {
+      listeners,
+      get live() {
+        return { connections: acceptor.live, sessions: mqtt.live.size }
+      },
+      async stopAccepting() {
+        acceptor.stop()
+        await Promise.all(listeners.map((listener) => listener.close()))
+        closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
+      },
+      async endSessions(graceMs) {
+        const until = performance.now() + graceMs
+        const sessions = [...mqtt.live]
+        const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
+        const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
+        while (acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
+        for (const timer of timers) clearTimeout(timer)
+        await generation.close()
+      },
+    },
+  }
+}

@@ -1,0 +1,176 @@
+import type { X509Certificate } from 'node:crypto'
+import type { Socket } from 'node:net'
+import { type SecureContext, TLSSocket } from 'node:tls'
+import type { PeerCertificate } from '../connection.ts'
+import { ProxyError } from '../errors.ts'
+
+export interface HandshakeOptions {
+  readonly context: SecureContext
+  /** Ask for a client certificate. One that does not come is no error here: the identity stage judges. */
+  readonly requestCert: boolean
+  /** The one name to select, which the client has offered; null answers without the extension. */
+  readonly alpn: string | null
+  /** Milliseconds left of the domain's handshake timeout. */
+  readonly deadlineMs: number
+  /** Aborted with a ProxyError, the handshake fails with that; otherwise with ERR_DRAINING. */
+  readonly signal?: AbortSignal
+}
+
+export interface Secured {
+  /**
+   * Paused and with every byte: nothing is read from it before someone listens for data. Listen at once, or look at
+   * `readableEnded` and `destroyed` first: a device may already have gone.
+   */
+  readonly tls: TLSSocket
+  /** `TLSv1.2` or `TLSv1.3`. */
+  readonly version: string
+  /**
+   * Null when none was asked for or none came. That none came is told by its absence and by nothing else: the TLS
+   * library's verdict is an error then, too. An RSA-PSS device key under BoringSSL also arrives as none.
+   */
+  readonly peer: PeerCertificate | null
+}
+
+/** Certificates a device may present, its own included. */
+export const MAX_CHAIN = 8
+/** Their size in all, as DER. Both libraries stop at about the same size on their own. */
+export const MAX_CHAIN_BYTES = 100 * 1_024
+
+const MAX_MESSAGE = 200
+
+/** The part of Node's binding that tells how the chain was judged; Bun has it, too. No public call is right on both. */
+interface Judged {
+  readonly ssl?: { verifyError?(): { readonly code?: string; readonly message?: string } | null | undefined } | null
+}
+
+/**
+ * Brings TLS up on a socket whose first bytes were looked at and given back.
+ *
+ * The client's certificate is asked for and its possession proved, but no certificate is turned away: strangers are
+ * refused by the identity stage, which has the registry. Rejects with ERR_HANDSHAKE_FAILED, ERR_HANDSHAKE_TIMEOUT or
+ * the signal's reason; both sockets are destroyed then.
+ */
+export function handshake(socket: Socket, options: HandshakeOptions): Promise<Secured> {
+  const { promise, resolve, reject } = Promise.withResolvers<Secured>()
+  // Both listeners stay for the life of the sockets: an error that nobody waits for must not end the process.
+  socket.on('error', () => {})
+
+  const aborted = () => {
+    const reason: unknown = options.signal?.reason
+    return reason instanceof ProxyError ? reason : new ProxyError('ERR_DRAINING', 'stopped during the handshake')
+  }
+  if (options.signal?.aborted || socket.destroyed) {
+    socket.destroy()
+    reject(options.signal?.aborted ? aborted() : new ProxyError('ERR_HANDSHAKE_FAILED', 'the client had gone'))
+    return promise
+  }
+
+  let tls: TLSSocket
+  try {
+    tls = new TLSSocket(socket, {
+      isServer: true,
+      secureContext: options.context,
+      requestCert: options.requestCert,
+      // Authorization is ours; see above.
+      rejectUnauthorized: false,
+      ...(options.alpn === null ? {} : { ALPNProtocols: [options.alpn] }),
+    })
+  } catch (cause) {
+    socket.destroy()
+    reject(new ProxyError('ERR_HANDSHAKE_FAILED', bounded(cause), { cause }))
+    return promise
+  }
+  // Half-close: a device may finish sending and still wait for its last messages.
+  tls.allowHalfOpen = true
+
+  let settled = false
+  const settle = (): boolean => {
+    if (settled) return false
+    settled = true
+    clearTimeout(timer)
+    options.signal?.removeEventListener('abort', onAbort)
+    return true
+  }
+  const fail = (error: ProxyError) => {
+    if (!settle()) return
+    reject(error)
+    tls.destroy()
+    socket.destroy()
+  }
+  const onFault = (error: unknown) => {
+    if (!settled) fail(new ProxyError('ERR_HANDSHAKE_FAILED', bounded(error), { cause: error }))
+  }
+  const onAbort = () => fail(aborted())
+  const onClose = () => {
+    if (!settled) fail(new ProxyError('ERR_HANDSHAKE_FAILED', 'the client hung up during the handshake'))
+  }
+  const onSecure = () => {
+    try {
+      const peer = options.requestCert ? peerOf(tls) : null
+      const version = tls.getProtocol() ?? 'unknown'
+      if (settle()) resolve({ tls, version, peer })
+    } catch (error) {
+      if (error instanceof ProxyError) fail(error)
+      else onFault(error)
+    }
+  }
+
+  const timer = setTimeout(
+    () => fail(new ProxyError('ERR_HANDSHAKE_TIMEOUT', 'no TLS within the handshake timeout')),
+    Math.max(0, options.deadlineMs),
+  )
+  options.signal?.addEventListener('abort', onAbort, { once: true })
+  tls.on('error', onFault)
+  // Node says faults of a socket that no tls.Server controls through this event only, and leaves the closing to us.
+  tls.on('_tlsError', (error: Error) => {
+    onFault(error)
+    tls.destroy(error)
+  })
+  tls.once('secure', onSecure)
+  // With half-close allowed, a client that only ends its side would otherwise be waited for until the deadline.
+  tls.once('end', onClose)
+  tls.once('close', onClose)
+  socket.once('close', onClose)
+  return promise
+}
+
+/**
+ * What the device presented, within bounds; null when it presented nothing. Bun goes on from there with CAs of the
+ * context that issued the last one, whether the device sent them or not; they count here, too.
+ */
+function peerOf(tls: TLSSocket): PeerCertificate | null {
+  const leaf = tls.getPeerX509Certificate()
+  if (!leaf) return null
+  const chain: X509Certificate[] = []
+  let bytes = 0
+  for (let next: X509Certificate | undefined = leaf; next; next = next.issuerCertificate) {
+    if (chain.length === MAX_CHAIN) {
+      throw new ProxyError('ERR_HANDSHAKE_FAILED', `the client sent more than ${MAX_CHAIN} certificates`)
+    }
+    bytes += next.raw.length
+    if (bytes > MAX_CHAIN_BYTES) {
+      throw new ProxyError('ERR_HANDSHAKE_FAILED', `the client's certificates are larger than ${MAX_CHAIN_BYTES} bytes`)
+    }
+    chain.push(next)
+  }
+  return { leaf, chain, verifyError: verdictOf(tls) }
+}
+
+/**
+ * The TLS library's verdict on the chain, as its code. `authorized` will not do: on Node it stays false for a socket
+ * wrapped in this way.
+ */
+function verdictOf(tls: TLSSocket): string | null {
+  const { ssl } = tls as unknown as Judged
+  // Without the binding nothing is known, and nothing known is not a yes.
+  if (typeof ssl?.verifyError !== 'function') return 'UNKNOWN'
+  const error = ssl.verifyError()
+  return error ? (error.code ?? error.message ?? 'UNKNOWN') : null
+}
+
+/** One printable line: the reason may quote bytes that the client chose. */
+function bounded(error: unknown): string {
+  const { code, reason, message } = error as { code?: string; reason?: string; message?: string }
+  const text = [code, reason ?? message ?? String(error)].filter(Boolean).join(': ')
+  return text.replaceAll(/[^\x20-\x7e]+/g, ' ').slice(0, MAX_MESSAGE)
+}

@@ -1,0 +1,112 @@
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
+import test from 'ava'
+import { FAILURES } from '../../src/errors.ts'
+import { sendAlert } from '../../src/tls/alert.ts'
+import { NO_OPENSSL, OPENSSL, sClient } from '../support/openssl.ts'
+
+async function serve(
+  onSocket: (socket: Socket) => void,
+): Promise<{ port: number; server: Server; close(): Promise<void> }> {
+  const server = createServer({ allowHalfOpen: true }, onSocket)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return {
+    port: (server.address() as AddressInfo).port,
+    server,
+    close: () => new Promise((resolve) => server.close(() => resolve())),
+  }
+}
+
+/** As the listener does: look at the first bytes, give them back, then refuse. */
+const refusing = (code: number | null, done: (ended: Promise<void>) => void) => (socket: Socket) => {
+  socket.once('data', (chunk) => {
+    socket.pause()
+    socket.unshift(chunk)
+    done(sendAlert(socket, code))
+  })
+}
+
+const CODES = [...new Set(Object.values(FAILURES).map((failure) => failure.alert))].filter((code) => code !== null)
+const real = OPENSSL ? test : test.skip
+for (const code of CODES) {
+  real(`a real client sees alert ${code}${OPENSSL ? '' : ` (${NO_OPENSSL})`}`, async (t) => {
+    const ended = Promise.withResolvers<void>()
+    const { port, close } = await serve(refusing(code, ended.resolve))
+    const { output } = await sClient({ port })
+    t.regex(output, new RegExp(`SSL alert number ${code}\\n`))
+    await ended.promise
+    await close()
+  })
+}
+
+test('the alert arrives whole, before an orderly end, though the client had more to say', async (t) => {
+  const ended = Promise.withResolvers<void>()
+  const { port, close } = await serve(refusing(112, ended.resolve))
+  const heard = await new Promise<Buffer>((resolve, reject) => {
+    const chunks: Buffer[] = []
+    const socket = connect(port, '127.0.0.1')
+    socket.on('error', reject)
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+    socket.on('end', () => resolve(Buffer.concat(chunks)))
+    socket.write(Buffer.alloc(20_000, 1))
+  })
+  t.deepEqual([...heard], [0x15, 3, 3, 0, 2, 2, 112])
+  await ended.promise
+  await close()
+})
+
+test('without a code it ends in silence, orderly too', async (t) => {
+  const ended = Promise.withResolvers<void>()
+  const { port, close } = await serve(refusing(null, ended.resolve))
+  const socket = connect(port, '127.0.0.1', () => socket.write('GET / HTTP/1.1\r\n\r\n'))
+  let heard = 0
+  socket.on('data', (chunk) => {
+    heard += chunk.length
+  })
+  await new Promise<void>((resolve, reject) => {
+    socket.on('error', reject)
+    socket.on('end', resolve)
+  })
+  t.is(heard, 0)
+  await ended.promise
+  await close()
+})
+
+test('a client that never hangs up is cut off', async (t) => {
+  const ended = Promise.withResolvers<void>()
+  const { port, close } = await serve(refusing(80, ended.resolve))
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => socket.write('x'))
+  socket.on('error', () => {})
+  socket.resume()
+  const start = performance.now()
+  await ended.promise
+  t.true(performance.now() - start < 3_000)
+  socket.destroy()
+  await close()
+})
+
+test('a client that goes on sending is cut off by bytes', async (t) => {
+  const ended = Promise.withResolvers<void>()
+  const { port, close } = await serve(refusing(80, ended.resolve))
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => socket.write(Buffer.alloc(4_000_000)))
+  socket.on('error', () => {})
+  socket.resume()
+  const start = performance.now()
+  await ended.promise
+  t.true(performance.now() - start < 900)
+  socket.destroy()
+  await close()
+})
+
+test('a socket that is gone already is no trouble', async (t) => {
+  const ended = Promise.withResolvers<void>()
+  const { port, close } = await serve((socket) => {
+    socket.destroy()
+    sendAlert(socket, 112).then(ended.resolve)
+  })
+  const socket = connect(port, '127.0.0.1')
+  socket.on('error', () => {})
+  await ended.promise
+  socket.destroy()
+  await close()
+  t.pass()
+})
