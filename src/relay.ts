@@ -5,6 +5,10 @@
  * A Node `Duplex` is one. Whoever makes a ByteStream listens to its `error`; `close` always follows.
  */
 export interface ByteStream {
+  /** True once there is nothing more to come, in either direction; `close` may have been emitted already. */
+  readonly destroyed?: boolean
+  /** True once `end` has been emitted: a socket does so even while paused. */
+  readonly readableEnded?: boolean
   /** False past the high-water mark: read no more from the other side until `drain`. */
   write(chunk: Uint8Array): boolean
   pause(): unknown
@@ -46,6 +50,8 @@ export interface RelayOptions {
   readonly outbound: Inspector
   /** Called once, when the broker's side ends or breaks first: the last bytes for the device, or null. */
   upstreamLost(): Buffer | null
+  /** True when the device has said goodbye: its reset is then no loss, and what was said still goes out. */
+  deviceLeft?(): boolean
   /** How long one side may stay open after the other has ended, in milliseconds. */
   readonly halfCloseMs: number
 }
@@ -58,6 +64,9 @@ export function relay(device: ByteStream, upstream: ByteStream, options: RelayOp
   let open = 2
   let deviceEnded = false
   let upstreamEnded = false
+  let deviceClosed = false
+  let upstreamClosed = false
+  let closing = false
   let timer: NodeJS.Timeout | null = null
   let resolve: (side: Side | null) => void
   const done = new Promise<Side | null>((settle) => {
@@ -93,43 +102,69 @@ export function relay(device: ByteStream, upstream: ByteStream, options: RelayOp
   pump(upstream, device, options.outbound, () => deviceEnded)
 
   // Half-close: a device may finish sending and still wait for its last messages, but not for ever.
-  device.on('end', () => {
+  const onDeviceEnd = () => {
     if (first === undefined) first = 'downstream'
     endUpstream()
-    within(options.halfCloseMs)
-  })
-  upstream.on('end', () => {
+    if (!closing) within(options.halfCloseMs)
+  }
+  const onUpstreamEnd = () => {
     const lost = first === undefined
     if (lost) first = 'upstream'
     endDevice(lost ? options.upstreamLost() : null)
-    within(options.halfCloseMs)
-  })
-  // A reset: the broker must see the loss at once, because it owes the world a will.
-  device.on('close', () => {
+    if (!closing) within(options.halfCloseMs)
+  }
+  // A reset: the broker must see the loss at once, because it owes the world a will. After an end in good order it
+  // must not: what the device said last, its DISCONNECT, may still be on the way.
+  const onDeviceClose = () => {
+    if (deviceClosed) return
+    deviceClosed = true
     if (first === undefined) first = 'downstream'
     deviceEnded = true
-    upstreamEnded = true
-    upstream.destroy()
+    if (upstreamEnded || options.deviceLeft?.() === true) {
+      endUpstream()
+      upstream.resume()
+      if (!closing) within(LINGER_MS)
+    } else {
+      upstreamEnded = true
+      upstream.destroy()
+    }
     closed()
-  })
-  upstream.on('close', () => {
+  }
+  const onUpstreamClose = () => {
+    if (upstreamClosed) return
+    upstreamClosed = true
     const lost = first === undefined
     if (lost) first = 'upstream'
     upstreamEnded = true
     endDevice(lost ? options.upstreamLost() : null)
     // What the device has not taken yet still goes out; its silence does not hold us.
     device.resume()
-    within(LINGER_MS)
+    if (!closing) within(LINGER_MS)
     closed()
-  })
+  }
+  device.on('end', onDeviceEnd)
+  upstream.on('end', onUpstreamEnd)
+  device.on('close', onDeviceClose)
+  upstream.on('close', onUpstreamClose)
+  // Either may have ended before we listened: a broker was looked for, and the device did not wait.
+  if (device.destroyed === true) onDeviceClose()
+  else if (device.readableEnded === true) onDeviceEnd()
+  if (upstream.destroyed === true) onUpstreamClose()
+  else if (upstream.readableEnded === true) onUpstreamEnd()
 
   return {
     done,
     close(last) {
+      if (closing) return
+      closing = true
       if (first === undefined) first = null
       endDevice(last)
       endUpstream()
       within(LINGER_MS)
+      // What still comes in is thrown away. Left unread it would turn our close into a reset, and that would take
+      // our last word from the device's hands (RFC 9293 §3.10.4; RFC 1122 §4.2.2.13).
+      device.resume()
+      upstream.resume()
     },
   }
 }

@@ -10,15 +10,15 @@ import type { Authenticator, AuthOutcome, Credentials } from './authenticator.ts
 export interface X509Options {
   readonly mode: TrustMode
   readonly registry: Registry | null
-  /** True if the TLS library was given the domain's CAs; without them its verdict means nothing. */
-  readonly hasCa: boolean
+  /** True if the TLS library was given the domain's CAs (without them its verdict means nothing); else told by `caCertificates`. */
+  readonly hasCa?: boolean
   readonly caCertificates: readonly X509Certificate[]
   /** Null: no CRLs are configured, and none are asked for. */
   readonly revocation: RevocationLists | null
   /** What a list past its nextUpdate means for the certificates it does not name. */
   readonly onExpired: 'keep' | 'deny'
   readonly onMissing: 'allow' | 'deny'
-  readonly now: () => Date
+  readonly now?: () => Date
   /** 2048 by default. */
   readonly minRsaBits?: number
   /** 8192 by default: the price of a verification grows with the square of the size. */
@@ -60,7 +60,7 @@ export function x509(options: X509Options): Authenticator<Extract<Credentials, {
 function decide(options: X509Options, peer: PeerCertificate | null): AuthOutcome {
   if (peer === null) return denied('ERR_CERTIFICATE_ABSENT', 'no client certificate')
   const { leaf } = peer
-  const now = options.now()
+  const now = options.now?.() ?? new Date()
   const unfit = validityOf(leaf, now) ?? keyStrength(leaf, options.minRsaBits ?? 2048, options.maxRsaBits ?? 8192)
   if (unfit !== null) return unfit
 
@@ -96,7 +96,7 @@ function notRegistered(): Denial {
 
 /** A valid path for client authentication, and no certificate in it revoked. */
 function byCa(options: X509Options, peer: PeerCertificate, now: Date): Denial | null {
-  if (!options.hasCa) return untrusted('the domain has no CA')
+  if (!(options.hasCa ?? options.caCertificates.length > 0)) return untrusted('the domain has no CA')
   if (peer.verifyError !== null) return untrusted(peer.verifyError)
   // Node calls the extended key usage `keyUsage`. Bun's library does not look at it by itself.
   const purposes = peer.leaf.keyUsage as readonly string[] | undefined
@@ -186,7 +186,9 @@ function issuance(
 }
 
 function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
-  if (!issuer.ca || !certificate.checkIssued(issuer)) return false
+  // Whether it may issue at all was the TLS library's to say. Asking here again could only lose a link, and with it a
+  // revocation: `issuer.ca` is false for a root of X.509 version 1.
+  if (!certificate.checkIssued(issuer)) return false
   try {
     return certificate.verify(issuer.publicKey)
   } catch {

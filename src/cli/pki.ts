@@ -215,7 +215,7 @@ export function createCrl(ca: Issuer, options: CrlOptions): { readonly pem: stri
     time(thisUpdate),
     ...(nextUpdate === null ? [] : [time(nextUpdate)]),
     // An empty list must be left out (RFC 5280 §5.1.2.6).
-    ...(entries.length === 0 ? [] : [tlv(0x30, ...entries)]),
+    ...(entries.length === 0 ? [] : [tlv(0x30, Buffer.concat(entries))]),
     ...(version === 2 ? [tlv(0xa0, tlv(0x30, ...extensions.map(rawExtension)))] : []),
   )
   const der = tlv(0x30, tbs, algorithm.der, bitString(algorithm.sign(tbs)))

@@ -154,7 +154,7 @@ async function startHere(settings: Settings, log: Log, metrics: MetricsParts['me
     embeddedPath,
     capacity: capacity(settings.limits.maxConnections),
     ended(connection, trace, reason, error) {
-      const line = sessionLine(trace, connection, reason, error === null ? {} : { detail: error.message, error })
+      const line = sessionLine(trace, connection, reason, error === null ? {} : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) })
       log[line.level](line.fields, line.message)
     },
   })

@@ -51,6 +51,11 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
     const path = issue.path.map((step) => (typeof step === 'number' ? step : String(step)))
     if (issue.code === 'unrecognized_keys') {
       const known = settingNamesAt(root, path).join(', ')
+      if (known === '') {
+        // Within a secret; what stands there as a key may be the secret itself.
+        issues.push(issueAt(placeOf(root, path), path, 'expected a text, { file: … } or { env: … }'))
+        continue
+      }
       for (const key of issue.keys) {
         const at = [...path, key]
         issues.push(issueAt(keyPlaceOf(root, at), at, `is not a setting, expected one of: ${known}`))

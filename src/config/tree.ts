@@ -48,6 +48,16 @@ export function issueAt(place: Place, path: Path, message: string): Issue {
 const MAX_NODES = 100_000
 const MAX_DEPTH = 64
 
+/** An alias without its anchor, which the parser leaves to whoever resolves it. */
+class Unresolved extends Error {
+  readonly place: Place
+
+  constructor(place: Place) {
+    super('unresolved alias')
+    this.place = place
+  }
+}
+
 /** Reads one YAML text. Nothing but issues when it has a fault of syntax: what is left of it would only mislead. */
 export function parseTree(text: string, file: string, folder: string): Tree | readonly Issue[] {
   const lines = new LineCounter()
@@ -66,7 +76,11 @@ export function parseTree(text: string, file: string, folder: string): Tree | re
   const convert = (node: Node | null | undefined, at: Place, depth: number): Tree => {
     if (++nodes > MAX_NODES || depth > MAX_DEPTH) throw new RangeError('too many or too deeply nested values')
     const place = node?.range ? placeAt(node.range[0]) : at
-    if (isAlias(node)) return convert(node.resolve(document), place, depth + 1)
+    if (isAlias(node)) {
+      const anchored = node.resolve(document)
+      if (anchored === undefined) throw new Unresolved(place)
+      return convert(anchored, place, depth + 1)
+    }
     if (isSeq<Node>(node)) {
       return { kind: 'list', place, items: node.items.map((item) => convert(item, place, depth + 1)) }
     }
@@ -91,6 +105,7 @@ export function parseTree(text: string, file: string, folder: string): Tree | re
     if (tree.kind === 'scalar' && tree.value === null) return { kind: 'map', place: top, entries: new Map() }
     return [issueAt(tree.place, [], 'expected settings such as «listeners: …»')]
   } catch (error) {
+    if (error instanceof Unresolved) return [issueAt(error.place, [], 'YAML: no anchor of this name stands before it')]
     if (error instanceof RangeError) return [issueAt(top, [], `YAML: ${error.message}`)]
     throw error
   }

@@ -401,6 +401,8 @@ export function workerLink(options: WorkerLinkOptions): WorkerLink {
         break
     }
   })
+  // A message cut short by the end of the primary; `disconnect` follows and decides.
+  worker.on('error', () => {})
   // `node:cluster` would exit with 0 here by itself; an orphan has not ended well.
   worker.on('disconnect', () => {
     options.onOrphaned?.()

@@ -14,7 +14,8 @@ const PREFIX = /^(?:0|[1-9][0-9]{0,2})$/
  * @throws {RangeError} for an entry that is neither an address nor a block; the message names it.
  */
 export function addressMatcher(entries: readonly string[]): (address: string) => boolean {
-  const list = new BlockList()
+  // One list each: a BlockList with `::/0` in it holds every IPv4 address too.
+  const lists = { ipv4: new BlockList(), ipv6: new BlockList() }
   for (const entry of entries) {
     const slash = entry.indexOf('/')
     const address = addressBytes(slash < 0 ? entry : entry.slice(0, slash))
@@ -27,14 +28,16 @@ export function addressMatcher(entries: readonly string[]): (address: string) =>
       network = address.subarray(12)
       length -= 96
     }
-    list.addSubnet(textOf(network), length, network.length === 4 ? 'ipv4' : 'ipv6')
+    const family = network.length === 4 ? 'ipv4' : 'ipv6'
+    lists[family].addSubnet(textOf(network), length, family)
   }
   return (address) => {
     const zone = address.indexOf('%')
     const bytes = addressBytes(zone < 0 ? address : address.slice(0, zone))
     if (bytes === null) return false
     const text = addressText(bytes)
-    return list.check(text, text.includes(':') ? 'ipv6' : 'ipv4')
+    const family = text.includes(':') ? 'ipv6' : 'ipv4'
+    return lists[family].check(text, family)
   }
 }
 

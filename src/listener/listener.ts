@@ -10,7 +10,10 @@ export interface ListenerOptions {
   /** The port whose rows of the admission matrix apply. */
   readonly as: number
   /** null: the PROXY protocol is not spoken here, and a header is refused. */
-  readonly proxyProtocol: { readonly versions: readonly (1 | 2)[]; readonly trusts: (address: string) => boolean } | null
+  readonly proxyProtocol: {
+    readonly versions: readonly (1 | 2)[]
+    readonly trusts: (address: string) => boolean
+  } | null
   /** From accept to the whole ClientHello, a PROXY header included. */
   readonly helloTimeoutMs: number
 }
@@ -189,7 +192,12 @@ export function greet(socket: Socket, options: ListenerOptions): Promise<Greetin
         if (rest.length === 0) return
       }
       if (first && looksLikeProxyHeader(rest)) {
-        return fail(new ProxyError('ERR_PROXY_HEADER', `a PROXY header from ${socket.remoteAddress}, which is not a trusted source here`))
+        return fail(
+          new ProxyError(
+            'ERR_PROXY_HEADER',
+            `a PROXY header from ${socket.remoteAddress}, which is not a trusted source here`,
+          ),
+        )
       }
       first = false
       const parse = reader.push(rest)

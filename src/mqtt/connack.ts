@@ -9,7 +9,7 @@ export interface Connack {
 }
 
 /** Bytes per value of the CONNACK properties (MQTT 5.0 §3.2.2.3); text and binary fields carry their own length. */
-const FIXED: Readonly<Record<number, number>> = { 0x11: 4, 0x21: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x22: 2, 0x28: 1, 0x29: 1, 0x2a: 1, 0x13: 2 }
+const FIXED: Readonly<Record<number, number>> = { 17: 4, 33: 2, 36: 1, 37: 1, 39: 4, 34: 2, 40: 1, 41: 1, 42: 1, 19: 2 }
 const TEXT = new Set([0x12, 0x1f, 0x1a, 0x1c, 0x15, 0x16])
 const SERVER_KEEP_ALIVE = 0x13
 const USER_PROPERTY = 0x26
@@ -20,10 +20,12 @@ export function readConnack(body: Buffer, version: MqttVersion): Connack | null 
   if (code === undefined || (body[0]! & 0xfe) !== 0) return null
   if (version === 4) return body.length === 2 ? { code, serverKeepAliveSeconds: null } : null
   let at = 2
-  let length = 0
   // A refusal without the property length is taken too: nothing of it is used, and the device reads it for itself.
-  for (let shift = 0; at < body.length; shift += 7) {
-    const byte = body[at++]!
+  if (body.length === at) return { code, serverKeepAliveSeconds: null }
+  let length = 0
+  for (let shift = 0; ; shift += 7) {
+    const byte = body[at++]
+    if (byte === undefined) return null
     length |= (byte & 0x7f) << shift
     if (!(byte & 0x80)) break
     if (shift === 21) return null

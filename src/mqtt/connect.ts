@@ -33,7 +33,12 @@ export type ConnectRead =
   /** The device left before it had said anything. */
   | { readonly kind: 'gone' }
 
-const refused = (code: FailureCode, version: MqttVersion, detail: string): ConnectRead => ({ kind: 'refused', code, version, detail })
+const refused = (code: FailureCode, version: MqttVersion, detail: string): ConnectRead => ({
+  kind: 'refused',
+  code,
+  version,
+  detail,
+})
 
 /**
  * Reads one whole CONNECT from the stream and leaves it paused, nothing lost: bytes after the packet come back
@@ -44,6 +49,9 @@ export function readConnect(stream: ByteStream, maxBytes: number, deadlineMs: nu
     const chunks: Buffer[] = []
     let length = 0
 
+    // A paused stream still tells of its end, and of a reset: nobody may have listened then.
+    if (stream.destroyed === true || stream.readableEnded === true) return resolve({ kind: 'gone' })
+
     const done = (result: ConnectRead) => {
       clearTimeout(timer)
       stream.pause()
@@ -53,6 +61,7 @@ export function readConnect(stream: ByteStream, maxBytes: number, deadlineMs: nu
       resolve(result)
     }
     const onData = (chunk: Buffer) => {
+      if (chunk.length === 0) return
       chunks.push(chunk)
       length += chunk.length
       const head = chunks.length === 1 ? chunk : Buffer.concat(chunks.slice(0, 5), Math.min(length, 16))
@@ -66,7 +75,11 @@ export function readConnect(stream: ByteStream, maxBytes: number, deadlineMs: nu
       done({ kind: 'connect', connect, rest: length > size ? bytes.subarray(size) : null })
     }
     const onGone = () =>
-      done(length === 0 ? { kind: 'gone' } : refused('ERR_CONNECT_MALFORMED', 4, `closed after ${length} bytes of CONNECT`))
+      done(
+        length === 0
+          ? { kind: 'gone' }
+          : refused('ERR_CONNECT_MALFORMED', 4, `closed after ${length} bytes of CONNECT`),
+      )
     const timer = setTimeout(
       () => done(refused('ERR_CONNECT_TIMEOUT', 4, `${length} bytes of CONNECT in ${deadlineMs} ms`)),
       deadlineMs,
@@ -81,7 +94,8 @@ export function readConnect(stream: ByteStream, maxBytes: number, deadlineMs: nu
 /** Bytes of the whole packet, null while its length is not yet known, or why it cannot be a CONNECT we accept. */
 function connectSize(head: Buffer, maxBytes: number): number | null | ConnectRead {
   if (head.length === 0) return null
-  if (head[0] !== 0x10) return refused('ERR_NOT_MQTT', 4, `first byte 0x${head[0]!.toString(16).padStart(2, '0')}, expected 0x10`)
+  if (head[0] !== 0x10)
+    return refused('ERR_NOT_MQTT', 4, `first byte 0x${head[0]!.toString(16).padStart(2, '0')}, expected 0x10`)
   let remaining = 0
   for (let i = 1; i <= 4; i++) {
     const byte = head[i]
@@ -96,7 +110,11 @@ function connectSize(head: Buffer, maxBytes: number): number | null | ConnectRea
   return refused('ERR_NOT_MQTT', 4, 'remaining length over four bytes')
 }
 
+const RESERVED = 0x01
+const CLEAN = 0x02
 const WILL = 0x04
+const WILL_QOS = 0x18
+const WILL_RETAIN = 0x20
 const PASSWORD = 0x40
 const USERNAME = 0x80
 
@@ -105,7 +123,7 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
   let version: MqttVersion = 4
   try {
     const walk = new Walk(bytes, 1)
-    walk.varint()
+    if (walk.varint() !== bytes.length - walk.at) throw new RangeError('remaining length is not what follows it')
     const name = walk.field().toString('latin1')
     const level = walk.byte()
     if (name !== 'MQTT' && name !== 'MQIsdp') return refused('ERR_NOT_MQTT', 4, 'protocol name is not MQTT')
@@ -115,14 +133,15 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
     version = level
     const flags = walk.at
     const bits = walk.byte()
+    checkFlags(bits, version)
     const keepAlive = walk.at
     const keepAliveSeconds = walk.uint16()
-    if (version === 5) walk.skip(walk.varint())
+    if (version === 5) checkProperties(walk, CONNECT_PROPERTIES)
     const clientIdAt = walk.at
     const clientId = walk.text('client id')
     const clientIdEnd = walk.at
     if (bits & WILL) {
-      if (version === 5) walk.skip(walk.varint())
+      if (version === 5) checkProperties(walk, WILL_PROPERTIES)
       const topic = walk.text('will topic')
       if (topic === '' || /[+#]/.test(topic)) throw new RangeError('will topic is empty or holds a wildcard')
       walk.field()
@@ -131,17 +150,16 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
     if (bits & USERNAME) walk.text('user name')
     if (bits & PASSWORD) walk.field()
     if (walk.at !== bytes.length) throw new RangeError(`${bytes.length - walk.at} bytes after the payload`)
-    if (version === 4 && bits & PASSWORD && !(bits & USERNAME)) throw new RangeError('password without user name [MQTT-3.1.2-22]')
 
     const packet = decode(bytes)
-    if (version === 4 && clientId === '' && !packet.clean) {
+    if (version === 4 && clientId === '' && !(bits & CLEAN)) {
       return refused('ERR_CLIENT_ID_INVALID', version, 'empty client id without clean session [MQTT-3.1.3-8]')
     }
     return {
       bytes,
       version,
       clientId,
-      cleanStart: packet.clean ?? false,
+      cleanStart: (bits & CLEAN) !== 0,
       keepAliveSeconds,
       packet,
       layout: { flags, keepAlive, clientId: [clientIdAt, clientIdEnd], credentials },
@@ -149,6 +167,74 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
   } catch (error) {
     return refused('ERR_CONNECT_MALFORMED', version, error instanceof Error ? error.message : String(error))
   }
+}
+
+/** Connect Flags (MQTT 5.0 §3.1.2.3 to §3.1.2.9). */
+function checkFlags(bits: number, version: MqttVersion): void {
+  if (bits & RESERVED) throw new RangeError('the reserved connect flag is set [MQTT-3.1.2-3]')
+  if (!(bits & WILL) && bits & (WILL_QOS | WILL_RETAIN)) throw new RangeError('will QoS or retain without a will')
+  if ((bits & WILL_QOS) === WILL_QOS) throw new RangeError('will QoS 3 [MQTT-3.1.2-12]')
+  if (version === 4 && bits & PASSWORD && !(bits & USERNAME)) {
+    throw new RangeError('password without user name [MQTT-3.1.2-22]')
+  }
+}
+
+type PropertyType = 'flag' | 'uint16' | 'uint32' | 'positive16' | 'positive32' | 'text' | 'binary' | 'pair'
+
+/** MQTT 5.0 §3.1.2.11. */
+const CONNECT_PROPERTIES: Readonly<Record<number, PropertyType>> = {
+  17: 'uint32', // Session Expiry Interval
+  21: 'text', // Authentication Method
+  22: 'binary', // Authentication Data
+  23: 'flag', // Request Problem Information
+  25: 'flag', // Request Response Information
+  33: 'positive16', // Receive Maximum
+  34: 'uint16', // Topic Alias Maximum
+  38: 'pair', // User Property
+  39: 'positive32', // Maximum Packet Size
+}
+
+/** MQTT 5.0 §3.1.3.2. */
+const WILL_PROPERTIES: Readonly<Record<number, PropertyType>> = {
+  1: 'flag', // Payload Format Indicator
+  2: 'uint32', // Message Expiry Interval
+  3: 'text', // Content Type
+  8: 'text', // Response Topic
+  9: 'binary', // Correlation Data
+  24: 'uint32', // Will Delay Interval
+  38: 'pair', // User Property
+}
+
+/**
+ * Every property is one of the table, ends where the property length says, and stands once (user properties as often
+ * as they like). mqtt-packet reads a last property on into what follows, and would see another client id than we do.
+ */
+function checkProperties(walk: Walk, table: Readonly<Record<number, PropertyType>>): void {
+  const end = walk.varint() + walk.at
+  const seen = new Set<number>()
+  while (walk.at < end) {
+    const id = walk.byte()
+    const type = table[id]
+    const name = `property 0x${id.toString(16).padStart(2, '0')}`
+    if (type === undefined) throw new RangeError(`${name} does not belong there`)
+    if (type !== 'pair' && seen.has(id)) throw new RangeError(`${name} stands twice`)
+    seen.add(id)
+    if (!PROPERTY_TYPES[type](walk, name)) throw new RangeError(`${name} has a value it may not have`)
+  }
+  if (walk.at !== end) throw new RangeError('a property ends after the property length')
+  if (seen.has(0x16) && !seen.has(0x15)) throw new RangeError('authentication data without a method [MQTT-3.1.2-29]')
+}
+
+/** Steps over one value; false where its value is not allowed. */
+const PROPERTY_TYPES: Readonly<Record<PropertyType, (walk: Walk, name: string) => boolean>> = {
+  flag: (walk) => walk.byte() <= 1,
+  uint16: (walk) => walk.skip(2) >= 0,
+  uint32: (walk) => walk.skip(4) >= 0,
+  positive16: (walk) => walk.uint16() > 0,
+  positive32: (walk) => walk.uint16() + walk.uint16() > 0,
+  text: (walk, name) => walk.text(name).length >= 0,
+  binary: (walk) => walk.field().length >= 0,
+  pair: (walk, name) => walk.text(name).length + walk.text(name).length >= 0,
 }
 
 /** The same packet through mqtt-packet, which knows flags, properties and their types. Throws on what it refuses. */
@@ -192,13 +278,16 @@ export function rewriteConnect(connect: Connect, changes: ConnectChanges): Buffe
     tail.push(bytes.subarray(layout.credentials))
   } else {
     let flags = bytes[layout.flags]! & ~(USERNAME | PASSWORD)
-    if (credentials.username !== null) {
+    const { password } = credentials
+    // 3.1.1 knows no password without a user name [MQTT-3.1.2-22], so an empty one goes with it.
+    const username = credentials.username ?? (password !== null && connect.version === 4 ? '' : null)
+    if (username !== null) {
       flags |= USERNAME
-      tail.push(lengthPrefixed(credentials.username))
+      tail.push(lengthPrefixed(username))
     }
-    if (credentials.password !== null) {
+    if (password !== null) {
       flags |= PASSWORD
-      tail.push(lengthPrefixed(credentials.password))
+      tail.push(lengthPrefixed(password))
     }
     head[7] = flags
   }
@@ -209,7 +298,8 @@ export function rewriteConnect(connect: Connect, changes: ConnectChanges): Buffe
 
 function lengthPrefixed(text: string): Buffer {
   const body = Buffer.from(text, 'utf8')
-  if (body.length > 65_535) throw new ProxyError('ERR_CLIENT_ID_INVALID', `a field of ${body.length} bytes, limit 65535`)
+  if (body.length > 65_535)
+    throw new ProxyError('ERR_CLIENT_ID_INVALID', `a field of ${body.length} bytes, limit 65535`)
   const field = Buffer.allocUnsafe(2 + body.length)
   field.writeUInt16BE(body.length)
   body.copy(field, 2)
@@ -240,7 +330,8 @@ class Walk {
 
   skip(length: number): number {
     const from = this.at
-    if (length > this.#bytes.length - from) throw new RangeError(`a field ends ${length - (this.#bytes.length - from)} bytes after the packet`)
+    if (length > this.#bytes.length - from)
+      throw new RangeError(`a field ends ${length - (this.#bytes.length - from)} bytes after the packet`)
     this.at = from + length
     return from
   }

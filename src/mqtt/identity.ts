@@ -9,7 +9,12 @@ import type { Connect, ConnectChanges } from './connect.ts'
  * A device that proved who it is by other means never has its user name and password passed on: SDKs put their
  * telemetry there (`?SDK=…`). With authentication by the broker they are the proof, and go on untouched.
  */
-export function changesFor(connect: Connect, principal: Principal, domain: string, identity: UpstreamIdentity): ConnectChanges {
+export function changesFor(
+  connect: Connect,
+  principal: Principal,
+  domain: string,
+  identity: UpstreamIdentity,
+): ConnectChanges {
   const fill = (template: string | null, hostile: RegExp): string | null =>
     template === null ? null : fillTemplate(template, hostile, connect.clientId, principal, domain)
   const clientId = fill(identity.clientId, NUL)
@@ -28,7 +33,13 @@ export function changesFor(connect: Connect, principal: Principal, domain: strin
 const TOPIC_SPECIAL = /[+#/\0]/
 const NUL = /\0/
 
-function fillTemplate(template: string, hostile: RegExp, clientId: string, principal: Principal, domain: string): string {
+function fillTemplate(
+  template: string,
+  hostile: RegExp,
+  clientId: string,
+  principal: Principal,
+  domain: string,
+): string {
   return template.replace(/\$\{([^}]*)\}/g, (_, name: string) => {
     const value =
       name === 'clientId'
@@ -41,7 +52,8 @@ function fillTemplate(template: string, hostile: RegExp, clientId: string, princ
               ? principal.attributes[name.slice(10)]!
               : null
     if (value === null) throw new ProxyError('ERR_IDENTITY_FAULT', `this device has no value for \${${name}}`)
-    if (hostile.test(value)) throw new ProxyError('ERR_CLIENT_ID_INVALID', `\${${name}} holds a character that may not go there`)
+    if (hostile.test(value))
+      throw new ProxyError('ERR_CLIENT_ID_INVALID', `\${${name}} holds a character that may not go there`)
     return value
   })
 }

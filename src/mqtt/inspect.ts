@@ -27,12 +27,20 @@ export class Inbound implements Inspector {
   /** The device said goodbye [MQTT-3.14.4-1]; what comes after is not forwarded. */
   disconnected = false
   keepAlive: KeepAliveEntry | null = null
+  /** We ourselves do not read from the device at the moment. */
+  isHeld = false
 
   readonly #traffic: TrafficCounters
   readonly #wheel: KeepAliveWheel
   readonly #observer: Observer
 
-  constructor(version: MqttVersion, maxBytes: number, traffic: TrafficCounters, wheel: KeepAliveWheel, observer: Observer) {
+  constructor(
+    version: MqttVersion,
+    maxBytes: number,
+    traffic: TrafficCounters,
+    wheel: KeepAliveWheel,
+    observer: Observer,
+  ) {
     this.cursor = new PacketCursor(INBOUND[version], maxBytes)
     this.#traffic = traffic
     this.#wheel = wheel
@@ -44,14 +52,17 @@ export class Inbound implements Inspector {
     if (this.keepAlive !== null) this.keepAlive.lastSeen = this.#wheel.now
     let at = 0
     while (at < chunk.length) {
+      const from = at
       if (this.disconnected && cursor.atEnd) cursor.fault = 'ERR_PACKET_UNEXPECTED'
       else at = cursor.advance(chunk, at)
-      if (cursor.fault !== null) break
-      if (!cursor.atHeader) continue
-      if (cursor.type === PINGREQ && cursor.remainingLength !== 0) {
+      if (cursor.atHeader && cursor.type === PINGREQ && cursor.remainingLength !== 0)
         cursor.fault = 'ERR_PACKET_MALFORMED'
+      if (cursor.fault !== null) {
+        // Not even the header goes on, as far as it is still in our hands.
+        at = from
         break
       }
+      if (!cursor.atHeader) continue
       this.packets++
       this.#traffic.packetsIn[cursor.type]!++
       if (cursor.type === DISCONNECT) this.disconnected = true
@@ -66,6 +77,7 @@ export class Inbound implements Inspector {
   }
 
   held(paused: boolean): void {
+    this.isHeld = paused
     if (this.keepAlive === null) return
     this.keepAlive.held = paused
     this.keepAlive.lastSeen = this.#wheel.now
@@ -84,6 +96,8 @@ export class Outbound implements Inspector {
   connected = false
   /** The broker said goodbye itself (MQTT 5.0 §3.14). */
   disconnected = false
+  /** What went on to the device ends with a whole packet: only then may we say something ourselves. */
+  atBoundary = true
 
   readonly #version: MqttVersion
   readonly #traffic: TrafficCounters
@@ -103,36 +117,25 @@ export class Outbound implements Inspector {
     let at = 0
     while (at < chunk.length) {
       const from = at
+      const between = cursor.atEnd
       at = cursor.advance(chunk, at)
-      if (cursor.fault !== null) break
-      if (!cursor.atHeader) {
-        if (this.#connack !== null && !this.#collect(chunk, from, at)) {
-          at = from
-          break
-        }
-        continue
+      if (cursor.atHeader && !this.#fits()) cursor.fault ??= 'ERR_BACKEND_PROTOCOL'
+      if (!cursor.atHeader && this.#connack !== null && !this.#collect(chunk, from, at)) {
+        cursor.fault ??= 'ERR_BACKEND_PROTOCOL'
       }
-      const { type } = cursor
-      if ((type === CONNACK) === this.connected && type !== AUTH && !(type === DISCONNECT && !this.connected)) {
-        cursor.fault = 'ERR_BACKEND_PROTOCOL'
+      if (cursor.fault !== null) {
+        // Not even the header goes on, as far as it is still in our hands.
         at = from
+        this.atBoundary = between
         break
       }
-      if (type === PINGRESP && cursor.remainingLength !== 0) {
-        cursor.fault = 'ERR_BACKEND_PROTOCOL'
-        break
-      }
+      this.atBoundary = cursor.atEnd
+      if (!cursor.atHeader) continue
+      const { type } = cursor
       this.packets++
       this.#traffic.packetsOut[type]!++
       if (type === DISCONNECT) this.disconnected = true
-      if (type === CONNACK) {
-        if (cursor.remainingLength < 2 || cursor.remainingLength > MAX_CONNACK) {
-          cursor.fault = 'ERR_BACKEND_PROTOCOL'
-          at = from
-          break
-        }
-        this.#connack = []
-      }
+      if (type === CONNACK) this.#connack = []
     }
     this.bytes += at
     this.#traffic.bytesOut += at
@@ -145,6 +148,15 @@ export class Outbound implements Inspector {
 
   held(): void {}
 
+  /** May the packet whose header was just read stand here? CONNACK once and first; only AUTH and DISCONNECT before. */
+  #fits(): boolean {
+    const { type, remainingLength } = this.cursor
+    if (this.disconnected) return false
+    if (type === CONNACK) return !this.connected && remainingLength >= 2 && remainingLength <= MAX_CONNACK
+    if (type === PINGRESP && remainingLength !== 0) return false
+    return this.connected || type === AUTH || type === DISCONNECT
+  }
+
   /** Keeps the part of CONNACK in this chunk; false when the whole is not one. */
   #collect(chunk: Buffer, from: number, to: number): boolean {
     const parts = this.#connack!
@@ -153,10 +165,7 @@ export class Outbound implements Inspector {
     const body = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
     this.#connack = null
     const connack = readConnack(body, this.#version)
-    if (connack === null) {
-      this.cursor.fault = 'ERR_BACKEND_PROTOCOL'
-      return false
-    }
+    if (connack === null) return false
     this.connected = true
     this.#observer.connack(connack)
     return true

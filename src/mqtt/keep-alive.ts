@@ -50,7 +50,8 @@ export class KeepAliveWheel {
     this.now++
     const slot = this.now % SLOTS
     for (const entry of [...this.#slots[slot]!]) {
-      this.#slots[slot]!.delete(entry)
+      // Whoever expired a moment ago may have taken this one along; it must not come back.
+      if (!this.#slots[slot]!.delete(entry)) continue
       if (entry.held) entry.lastSeen = this.now
       if (entry.lastSeen + entry.limitTicks > this.now) {
         this.#place(entry)

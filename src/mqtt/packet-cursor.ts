@@ -18,7 +18,8 @@ function firstBytes(legalTypes: readonly number[]): FirstByteTable {
   for (let first = 0; first < 256; first++) {
     const type = first >> 4
     const flags = first & 0x0f
-    const flagsFit = type === 3 ? (flags & 0b0110) !== 0b0110 : flags === (type === 6 || type === 8 || type === 10 ? 2 : 0)
+    const flagsFit =
+      type === 3 ? (flags & 0b0110) !== 0b0110 : flags === (type === 6 || type === 8 || type === 10 ? 2 : 0)
     if (type === 0 || !flagsFit) continue
     table[first] = legalTypes.includes(type) ? LEGAL : UNEXPECTED
   }

@@ -4,7 +4,16 @@ import { FAILURES, type FailureCode } from '../errors.ts'
 export type MqttVersion = 4 | 5
 
 /** MQTT 5 CONNACK reason → 3.1.1 return code (§3.2.2.3). What has no counterpart closes in silence. */
-const RETURN_CODES: Readonly<Record<number, number>> = { 0x80: 3, 0x83: 3, 0x84: 1, 0x85: 2, 0x86: 4, 0x87: 5, 0x88: 3, 0x89: 3 }
+const RETURN_CODES: Readonly<Record<number, number>> = {
+  128: 3,
+  131: 3,
+  132: 1,
+  133: 2,
+  134: 4,
+  135: 5,
+  136: 3,
+  137: 3,
+}
 
 /** CONNACK that refuses with this failure; null where the answer is to close in silence. */
 export function refusal(code: FailureCode, version: MqttVersion): Buffer | null {

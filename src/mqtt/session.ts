@@ -51,10 +51,11 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
     async serve(connection, trace, signal) {
       const device: ByteStream = connection.tls
       let version: MqttVersion | null = null
+      const attempt = new Attempt(device, signal)
       try {
         const authenticated = await authenticate(parts, connection, trace, signal)
         trace.stage = 'connect'
-        const read = await readConnect(device, parts.limits.connectBytes, parts.limits.connectTimeoutMs)
+        const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection))
         if (read.kind === 'gone') return 'downstream'
         version = read.kind === 'refused' ? read.version : read.connect.version
         if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
@@ -68,7 +69,12 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         trace.backend = backend.name
         const changes = changesFor(connect, authenticated.principal, connection.domain.name, backend.identity)
         const packet = rewriteConnect(connect, changes)
-        const upstream = await backend.open(authenticated, changes.clientId ?? connect.clientId, signal)
+        const upstream = await backend.open(authenticated, changes.clientId ?? connect.clientId, attempt.signal)
+        if (attempt.deviceLeft) {
+          upstream.stream.destroy()
+          throw new ProxyError('ERR_BACKEND_REFUSED', 'the device left')
+        }
+        attempt.over()
         trace.upstream = upstream.peer
         trace.stage = 'relay'
         const session = new Session(parts, authenticated, trace, connect)
@@ -79,12 +85,53 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
           live.delete(session)
         }
       } catch (error) {
+        if (attempt.deviceLeft && trace.stage === 'open') {
+          parts.metrics.connect('gone', versionName(version), seconds(connection))
+          return 'downstream'
+        }
         const failure = asProxyError(error)
         refuse(device, failure.code, version)
         parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
         throw failure
+      } finally {
+        attempt.over()
       }
     },
+  }
+}
+
+/** What is left of the time for CONNECT, in milliseconds; identity may have taken a part. */
+function connectDeadline(parts: SessionParts, connection: SecuredConnection): number {
+  return Math.max(1, parts.limits.connectTimeoutMs - (performance.now() - connection.securedAt))
+}
+
+/** The time before the relay listens: a device that is gone need not be given a broker. */
+class Attempt {
+  deviceLeft = false
+  readonly #device: ByteStream
+  readonly #outer: AbortSignal
+  readonly #controller = new AbortController()
+  readonly #onClose = () => {
+    this.deviceLeft = true
+    this.#controller.abort(new ProxyError('ERR_BACKEND_REFUSED', 'the device left'))
+  }
+  readonly #onAbort = () => this.#controller.abort(this.#outer.reason)
+
+  constructor(device: ByteStream, outer: AbortSignal) {
+    this.#device = device
+    this.#outer = outer
+    device.on('close', this.#onClose)
+    outer.addEventListener('abort', this.#onAbort)
+    if (outer.aborted) this.#onAbort()
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  over(): void {
+    this.#device.off('close', this.#onClose)
+    this.#outer.removeEventListener('abort', this.#onAbort)
   }
 }
 
@@ -99,7 +146,9 @@ async function authenticate(
   const authenticator = parts.authenticatorFor(connection)
   if (authenticator === null) return null
   const credentials =
-    authenticator.method === 'x509' ? ({ kind: 'x509', peer: connection.peer } as const) : ({ kind: 'backend' } as const)
+    authenticator.method === 'x509'
+      ? ({ kind: 'x509', peer: connection.peer } as const)
+      : ({ kind: 'backend' } as const)
   const outcome = await authenticator.authenticate(credentials, connection, signal)
   if (outcome.kind === 'denied') {
     parts.metrics.identity(authenticator.method, reasonOf(outcome.code))
@@ -120,6 +169,8 @@ class Session implements LiveSession, Observer {
   readonly #outbound: Outbound
   #relay: Relay | null = null
   #reason: FailureCode | null = null
+  #closing = false
+  #refusedByBroker = false
   #connackTimer: NodeJS.Timeout | null = null
 
   constructor(parts: SessionParts, connection: AuthenticatedConnection, trace: Trace, connect: Connect) {
@@ -144,6 +195,7 @@ class Session implements LiveSession, Observer {
       inbound: this.#inbound,
       outbound: this.#outbound,
       upstreamLost: () => this.#upstreamLost(),
+      deviceLeft: () => this.#inbound.disconnected,
       halfCloseMs: limits.halfCloseMs,
     })
     // A device may send on without waiting for CONNACK [MQTT 5.0 §3.1.4]; what came with CONNECT goes first.
@@ -169,6 +221,8 @@ class Session implements LiveSession, Observer {
 
   /** Ends the session with the reason that its version of MQTT can carry. */
   close(code: FailureCode): void {
+    if (this.#closing) return
+    this.#closing = true
     this.#reason ??= code
     this.#relay?.close(this.#lastWord(code))
   }
@@ -182,10 +236,18 @@ class Session implements LiveSession, Observer {
     const { metrics, wheel } = this.#parts
     const trace = this.#trace
     trace.connectedMs = performance.now() - this.#connection.acceptedAt
-    metrics.connect(connack.code === 0 ? 'ok' : 'refused_by_broker', versionName(this.#connect.version), trace.connectedMs / 1_000)
-    if (connack.code !== 0) return
+    metrics.connect(
+      connack.code === 0 ? 'ok' : 'refused_by_broker',
+      versionName(this.#connect.version),
+      trace.connectedMs / 1_000,
+    )
+    this.#refusedByBroker = connack.code !== 0
+    if (this.#refusedByBroker) return
     const keepAlive = connack.serverKeepAliveSeconds ?? this.#connect.keepAliveSeconds
-    if (keepAlive > 0) this.#inbound.keepAlive = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
+    if (keepAlive === 0) return
+    const entry = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
+    entry.held = this.#inbound.isHeld
+    this.#inbound.keepAlive = entry
   }
 
   #forward(stream: ByteStream, rest: Buffer): void {
@@ -203,12 +265,18 @@ class Session implements LiveSession, Observer {
     return this.#lastWord('ERR_BACKEND_LOST')
   }
 
-  /** CONNACK before the broker's, DISCONNECT after it; nothing inside of a packet, or after a farewell. */
+  /**
+   * CONNACK before the broker's, DISCONNECT after it; nothing inside of a packet, after a farewell of either side, or
+   * after a CONNACK that refused [MQTT-3.14.0-1].
+   */
   #lastWord(code: FailureCode): Buffer | null {
-    if (!this.#outbound.cursor.atEnd || this.#outbound.disconnected) return null
-    if (this.#outbound.connected) return farewell(code, this.#connect.version)
+    const { connected, disconnected, atBoundary } = this.#outbound
+    if (connected) {
+      const silent = disconnected || this.#inbound.disconnected || this.#refusedByBroker || !atBoundary
+      return silent ? null : farewell(code, this.#connect.version)
+    }
     this.#parts.metrics.connect(reasonOf(code), versionName(this.#connect.version), seconds(this.#connection))
-    return refusal(code, this.#connect.version)
+    return disconnected || !atBoundary ? null : refusal(code, this.#connect.version)
   }
 }
 
@@ -216,6 +284,9 @@ function refuse(device: ByteStream, code: FailureCode, version: MqttVersion | nu
   const answer = version === null ? null : refusal(code, version)
   if (answer !== null) device.write(answer)
   device.end()
+  // What the device has already sent is thrown away: left unread it would turn our close into a reset, and that
+  // would take the answer from its hands.
+  device.resume()
 }
 
 function versionName(version: MqttVersion | null): '3.1.1' | '5' | 'unknown' {

@@ -124,7 +124,7 @@ const EXPIRY_WARNING_MS = 14 * 24 * 60 * 60 * 1_000
 const SERVER_USAGES = ['1.3.6.1.5.5.7.3.1', '2.5.29.37.0']
 
 /** Letters, digits and hyphens in labels of 1–63, 253 in all; the form in which a ClientHello can name it. */
-const HOST_NAME = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?)*$/
+const HOST_NAME = /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/
 
 /**
  * No tickets and no compression; the server's order of suites counts; a client may not renegotiate. BoringSSL has no

@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import { parse } from 'yaml'
 import { init } from '../../src/cli/init.ts'
 import { loadSettings } from '../../src/config/load.ts'
+import { readRegistry } from '../../src/registry/files.ts'
 
 function folder(t: ExecutionContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'brokergate-init-'))
@@ -51,6 +52,7 @@ test('the registry has the device as ACTIVE', (t) => {
   init(dir, () => {})
   const registry = parse(readFileSync(join(dir, 'registry/registry.yaml'), 'utf8'))
   t.deepEqual(registry, { certificates: [{ file: '../pki/device.pem', status: 'ACTIVE' }] })
+  t.is(readRegistry(join(dir, 'registry')).kind, 'valid')
 })
 
 test('a folder with something else in it is refused and left alone', (t) => {

@@ -331,7 +331,7 @@ test(refuses, 'a tab for a space', '', 'log:\n\tlevel: info\n', [
   'MAIN:15  | YAML: Tabs are not allowed as indentation',
 ])
 test(refuses, 'an anchor that is missing', '', 'drain: *gone\n', [
-  'MAIN:14  | YAML: Unresolved alias (the anchor must be set before the alias)',
+  'MAIN:14  | YAML: no anchor of this name stands before it',
 ])
 
 test('an empty file lacks all that is needed', (t) => {
@@ -523,9 +523,9 @@ test('an include that is missing, of the wrong kind or a circle is refused where
   t.deepEqual(
     issuesOf(t, `include:\n  - gone.yaml\n  - 3\n  - b.yaml\n${BASE}`, { 'b.yaml': 'include: brokergate.yaml\n' }),
     [
+      'DIR/b.yaml:1 include | is read already: MAIN',
       'MAIN:2 include[0] | no such file: DIR/gone.yaml',
       'MAIN:3 include[1] | expected a path or a list of paths',
-      'DIR/b.yaml:1 include | is read already: MAIN',
     ],
   )
 })

@@ -145,9 +145,8 @@ test('what a worker counted since the last scrape is in its last words', async (
   await group.wait((line) => line.message === 'worker ended; it will be replaced', 3)
   const { text } = await group.ask('scrape')
   t.true(value(text, 'brokergate_worker_exits_total{reason="exit"}') >= 3)
-  // Never scraped while they lived, and yet their CPU time is there: more than the primary's alone.
-  t.true(value(text, 'brokergate_event_loop_lag_seconds_count') >= 0)
-  t.true(value(text, 'brokergate_process_cpu_seconds_total') > 0)
+  // Each counted one connection and was never asked while it lived.
+  t.true(value(text, ACCEPTED) >= 2)
 })
 
 test('a worker that dies again and again is replaced with growing delays', async (t) => {
@@ -166,7 +165,7 @@ test('a worker that dies again and again is replaced with growing delays', async
 test('a worker that ends before it is ready fails the start', async (t) => {
   const group = cluster(t, { WORKERS: '2', BEHAVIOR: 'fail-to-start' })
   const [line] = await group.wait(group.event('not-started'))
-  t.regex(String(line!['message']), /ended before it was ready \(exit code 9\)/)
+  t.regex(String(line!.message), /ended before it was ready \(exit code 9\)/)
 })
 
 test('a worker that stands still does not hold a scrape', async (t) => {
@@ -176,7 +175,6 @@ test('a worker that stands still does not hold a scrape', async (t) => {
   t.is(value((await group.ask('scrape')).text, ACCEPTED), 6)
   group.tell('broadcast block')
   await group.wait((line) => line.event === 'message' && line.data === 'blocking', 2)
-  await new Promise((resolve) => setTimeout(resolve, 100))
   const askedAt = performance.now()
   const { text } = await group.ask('scrape')
   t.true(performance.now() - askedAt < 2_500)

@@ -66,11 +66,11 @@ function worker(): void {
     onMessage: (data) => {
       if (data === 'block') {
         link.send('blocking')
-        // The message leaves before the loop stands still.
-        setTimeout(() => {
+        // The message leaves before the loop stands still, and nothing is read in between.
+        setImmediate(() => {
           const until = performance.now() + 4_000
           while (performance.now() < until);
-        }, 50)
+        })
       } else link.send(data)
     },
   })
@@ -78,6 +78,9 @@ function worker(): void {
     const address = server.address()
     tell({ event: 'listening', pid: process.pid, port: typeof address === 'object' ? address?.port : null })
     link.ready()
-    if (behavior === 'crash-when-ready') setTimeout(() => void link.exit(7), 10)
+    if (behavior === 'crash-when-ready') {
+      metrics.accepted(8883)
+      void link.exit(7)
+    }
   })
 }

@@ -3,7 +3,7 @@
  *
  *   node test/support/hello-capture.ts <folder> [client…]
  *
- * It keeps what a client sends until it stops for 300 ms, then closes; it does not look into it, so a fixture
+ * It keeps what a client sends until it pauses for 300 ms, then closes; it does not look into it, so a fixture
  * owes nothing to the parser that it tests. Clients that are not installed are reported and skipped.
  */
 import { spawn } from 'node:child_process'
@@ -63,8 +63,8 @@ const CLIENTS: Readonly<Record<string, string>> = {
   'openssl-3.0-fragmented': `${S_CLIENT} -servername ${NAME} -max_send_frag 512 -split_send_frag 512 -alpn $(printf 'device-protocol-%s,' $(seq 100 160))mqtt`,
   curl: `curl -sk --resolve ${NAME}:PORT:127.0.0.1 https://${NAME}:PORT/`,
   mosquitto: 'mosquitto_pub -h localhost -p PORT --capath /etc/ssl/certs --tls-alpn x-amzn-mqtt-ca -t t -m m',
-  'node-20': `${env['NODE20'] ?? 'node'} ${script('hello.cjs', NODE)} PORT`,
-  'node-26': `${env['NODE26'] ?? '/tmp/n26/node_modules/.bin/node'} ${join(scripts, 'hello.cjs')} PORT`,
+  'node-20': `${env.NODE20 ?? 'node'} ${script('hello.cjs', NODE)} PORT`,
+  'node-26': `${env.NODE26 ?? '/tmp/n26/node_modules/.bin/node'} ${join(scripts, 'hello.cjs')} PORT`,
   bun: `npx bun ${join(scripts, 'hello.cjs')} PORT`,
   python: `python3 ${script('hello.py', PYTHON)} PORT`,
   go: `go run ${script('hello.go', GO)} PORT`,
@@ -73,15 +73,18 @@ const CLIENTS: Readonly<Record<string, string>> = {
   wget: 'wget -q -t1 --no-check-certificate -O- https://localhost:PORT/',
   nss: `tstclnt -h 127.0.0.1 -p PORT -a ${NAME} -D -o`,
   'nss-ech-grease': `tstclnt -h 127.0.0.1 -p PORT -a ${NAME} -D -o -i 50`,
-  'chrome-by-curl': `${env['CURL_CFFI_PYTHON'] ?? '/tmp/hello/venv/bin/python'} ${script('chrome.py', CHROME)} PORT`,
+  'chrome-by-curl': `${env.CURL_CFFI_PYTHON ?? '/tmp/hello/venv/bin/python'} ${script('chrome.py', CHROME)} PORT`,
 }
 
 async function capture(command: string): Promise<Buffer> {
   const chunks: Buffer[] = []
   const server = createServer((socket) => {
     socket.on('error', () => {})
-    socket.on('data', (chunk) => chunks.push(chunk))
-    socket.setTimeout(300, () => socket.destroy())
+    socket.setTimeout(10_000, () => socket.destroy())
+    socket.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      socket.setTimeout(300)
+    })
     socket.on('close', () => server.close())
   }).listen(0, '127.0.0.1')
   server.maxConnections = 1

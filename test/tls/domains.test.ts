@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { connect } from 'node:tls'
 import test from 'ava'
 import { createCa, issueDevice, issueServer } from '../../src/cli/pki.ts'
 import {
@@ -299,6 +300,37 @@ real(`a listed intermediate is trusted without its root, and its siblings are no
       const end = await server.next()
       if (end instanceof Error) throw end
       t.is(end.peer?.verifyError === null, issuer === middle)
+    }
+  } finally {
+    await server.close()
+  }
+})
+
+test('each of two certificates is served with its own intermediates, and without the other’s', async (t) => {
+  const made = (['ec', 'rsa'] as const).map((keyType) => {
+    const middle = createCa({ commonName: `middle of ${keyType}`, issuer: ca })
+    return { keyType, middle, leaf: issueServer(middle, { serverNames: ['a.example'], keyType }) }
+  })
+  const certificates = made.map(({ leaf, keyType }) => ({ ...pair(leaf, keyType), certPem: leaf.chainPem }))
+  t.deepEqual(check({ certificates }).issues, [])
+  const server = await listen({ context: one({ certificates }).find('a.example')!.context(false) })
+  try {
+    for (const { keyType, leaf, middle } of made) {
+      const ciphers = keyType === 'ec' ? 'ECDHE-ECDSA-AES128-GCM-SHA256' : 'ECDHE-RSA-AES128-GCM-SHA256'
+      const device = connect({
+        port: server.port,
+        host: '127.0.0.1',
+        servername: 'a.example',
+        ca: ca.certPem,
+        ciphers,
+        maxVersion: 'TLSv1.2',
+      })
+      await new Promise((resolve, reject) => device.once('secureConnect', resolve).once('error', reject))
+      t.true(device.authorized)
+      const peer = device.getPeerX509Certificate()
+      t.is(peer?.fingerprint256, leaf.cert.fingerprint256)
+      t.is(peer?.issuerCertificate?.fingerprint256, middle.cert.fingerprint256)
+      device.destroy()
     }
   } finally {
     await server.close()

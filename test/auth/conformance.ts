@@ -1,0 +1,61 @@
+import type { TestFn } from 'ava'
+import type { Authenticator, Credentials } from '../../src/auth/authenticator.ts'
+import type { SecuredConnection } from '../../src/connection.ts'
+import { FAILURES } from '../../src/errors.ts'
+
+export interface Setup<C extends Credentials> {
+  readonly authenticator: Authenticator<C>
+  readonly accepted: C
+  /** Null where there is nothing to refuse. */
+  readonly refused: C | null
+  /** The same kind with something broken inside; null where nothing can break. */
+  readonly faulty: Authenticator<C> | null
+}
+
+/** As much of a connection as an authenticator may look at. */
+export function connectionOf(domain = 'iot.example.com'): SecuredConnection {
+  // The rest belongs to other stages; reading it here would be a mistake that shows.
+  return { id: 'c-1', domain: { name: domain }, remoteAddress: '127.0.0.1' } as SecuredConnection
+}
+
+/** What every authenticator promises. A new kind calls this first and adds only what is its own. */
+export function behavesLikeAnAuthenticator<C extends Credentials>(
+  test: TestFn,
+  kind: string,
+  setup: () => Setup<C>,
+): void {
+  const signal = AbortSignal.timeout(60_000)
+
+  test(`${kind}: whom it accepts has a name and a permit`, async (t) => {
+    const { authenticator, accepted } = setup()
+    t.is(authenticator.method, accepted.kind)
+    const outcome = await authenticator.authenticate(accepted, connectionOf(), signal)
+    if (outcome.kind !== 'authenticated') return t.fail(outcome.detail)
+    t.is(outcome.principal.method, accepted.kind)
+    // Goes to logs, labels and topics.
+    t.regex(outcome.principal.id, /^[\x21-\x7e]{1,300}$/)
+    t.is(typeof outcome.permit.allows('iot:Connect', 'arn:aws:iot:us-east-1:000000000000:client/x'), 'boolean')
+  })
+
+  test(`${kind}: the same proof has the same answer`, async (t) => {
+    const { authenticator, accepted } = setup()
+    const ask = () => authenticator.authenticate(accepted, connectionOf(), signal)
+    t.deepEqual(await ask(), await ask())
+  })
+
+  test(`${kind}: a refusal is an answer with a code and one line of detail`, async (t) => {
+    const { authenticator, refused } = setup()
+    if (refused === null) return t.pass()
+    const outcome = await authenticator.authenticate(refused, connectionOf(), signal)
+    if (outcome.kind !== 'denied') return t.fail('accepted')
+    t.true(Object.hasOwn(FAILURES, outcome.code))
+    t.regex(outcome.detail, /^[^\r\n]+$/)
+  })
+
+  test(`${kind}: a fault is thrown and admits nobody`, async (t) => {
+    const { faulty, accepted } = setup()
+    if (faulty === null) return t.pass()
+    const asking = faulty.authenticate(accepted, connectionOf(), signal)
+    await t.throwsAsync(asking, { name: 'ProxyError', code: 'ERR_IDENTITY_FAULT' })
+  })
+}

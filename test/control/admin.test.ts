@@ -1,0 +1,99 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import test, { type ExecutionContext } from 'ava'
+import { startAdminServer } from '../../src/control/admin.ts'
+import { NO_LOG } from '../../src/control/log.ts'
+
+function folder(t: ExecutionContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'brokergate-'))
+  t.teardown(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+function start(path: string, drain = () => {}) {
+  return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, log: NO_LOG })
+}
+
+async function ask(socketPath: string, method: string, path: string): Promise<{ status: number; body: unknown }> {
+  const sent = request({ socketPath, method, path, agent: false })
+  sent.end()
+  const [response] = await once(sent, 'response')
+  return { status: response.statusCode, body: JSON.parse(await text(response)) }
+}
+
+test('the status is told and a drain begun over the socket', async (t) => {
+  const path = join(folder(t), 'admin.sock')
+  let drains = 0
+  const running = await start(path, () => {
+    drains += 1
+  })
+  t.teardown(() => running.close())
+  t.deepEqual(await ask(path, 'GET', '/status'), { status: 200, body: { sessions: 3 } })
+  t.is((await ask(path, 'GET', '/drain')).status, 405)
+  t.is(drains, 0)
+  t.deepEqual(await ask(path, 'POST', '/drain'), { status: 202, body: { draining: true } })
+  t.is(drains, 1)
+  t.is((await ask(path, 'GET', '/metrics')).status, 404)
+})
+
+test('only its owner may open the socket, and the folder that was made for it', async (t) => {
+  const base = folder(t)
+  const before = process.umask()
+  const running = await start(join(base, 'var', 'run', 'admin.sock'))
+  t.teardown(() => running.close())
+  t.is(lstatSync(running.address).mode & 0o777, 0o600)
+  t.is(lstatSync(join(base, 'var', 'run')).mode & 0o777, 0o700)
+  t.is(process.umask(), before)
+})
+
+test('a folder that exists keeps its mode', async (t) => {
+  const shared = join(folder(t), 'shared')
+  mkdirSync(shared, { mode: 0o755 })
+  const running = await start(join(shared, 'admin.sock'))
+  t.teardown(() => running.close())
+  t.is(lstatSync(shared).mode & 0o777, 0o755)
+})
+
+test('closing removes the socket', async (t) => {
+  const path = join(folder(t), 'admin.sock')
+  const running = await start(path)
+  await running.close()
+  t.false(existsSync(path))
+})
+
+test('a socket left over from a crash is replaced', async (t) => {
+  const path = join(folder(t), 'admin.sock')
+  const script = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('bound'))`
+  const crashing = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  await once(crashing.stdout, 'data')
+  crashing.kill('SIGKILL')
+  await once(crashing, 'exit')
+  t.true(existsSync(path))
+  const running = await start(path)
+  t.teardown(() => running.close())
+  t.is((await ask(path, 'GET', '/status')).status, 200)
+})
+
+test('a socket on which somebody listens is not taken over', async (t) => {
+  const path = join(folder(t), 'admin.sock')
+  const running = await start(path)
+  t.teardown(() => running.close())
+  await t.throwsAsync(start(path), { message: /another process listens/ })
+  t.is((await ask(path, 'GET', '/status')).status, 200)
+})
+
+test('a file that is no socket is not removed', async (t) => {
+  const path = join(folder(t), 'admin.sock')
+  writeFileSync(path, 'precious')
+  await t.throwsAsync(start(path), { message: /not a socket/ })
+  t.true(existsSync(path))
+})
+
+test('a path that is too long for a unix socket is told, not cut', async (t) => {
+  await t.throwsAsync(start(join(folder(t), 'x'.repeat(120))), { message: /longer than/ })
+})

@@ -1,0 +1,39 @@
+import { globSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import test from 'ava'
+
+/** Left may take values from right. Types may cross anywhere: `import type` leaves nothing at run time. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  'main.ts': ['cli'],
+  cli: ['start.ts', 'assemble.ts', 'config', 'control', 'store', 'registry', 'backend'],
+  'start.ts': ['assemble.ts', 'proxy.ts', 'listener', 'mqtt', 'https', 'tls'],
+  'assemble.ts': ['plugins.ts', 'listener', 'registry', 'tls'],
+  'proxy.ts': ['listener', 'tls'],
+  'plugins.ts': ['auth', 'backend'],
+  auth: ['policy'],
+  mqtt: ['relay.ts'],
+}
+
+const areaOf = (path: string): string => path.split('/')[0]!
+
+for (const file of globSync('src/**/*.ts').sort()) {
+  const area = areaOf(relative('src', file))
+  test(`${file} takes values only from where its area may`, (t) => {
+    const targets = Array.from(
+      readFileSync(file, 'utf8').matchAll(/^(?:import|export) (?!type\b)([^']*?) ?from '(\.[^']+)'/gm),
+      ([, names, from]) => ({ names: names!, area: areaOf(relative('src', join(dirname(file), from!))) }),
+    )
+      // `import { type A, type B } from …` leaves nothing either.
+      .filter(({ names }) => !/^\{(?:\s*type [^,}]+,?)+\s*\}$/.test(names.trim()))
+      .map((target) => target.area)
+    const allowed = new Set([area, 'errors.ts', ...(MAY_IMPORT[area] ?? [])])
+    t.deepEqual(
+      targets.filter((target) => !allowed.has(target)),
+      [],
+    )
+  })
+
+  test(`${file} uses no name of one runtime alone`, (t) => {
+    t.notRegex(readFileSync(file, 'utf8'), /\bBun\.|from ['"]bun[:'"]|\bDeno\./)
+  })
+}
