@@ -7,7 +7,7 @@ import type { AuthenticatedConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { encodeProxyV2 } from './listener/proxy-protocol.ts'
 import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
-import { readCrlFile, type RevocationList, RevocationLists } from './registry/crl.ts'
+import { type RevocationList, RevocationLists, readCrlFile } from './registry/crl.ts'
 import { readRegistry } from './registry/files.ts'
 import type { Registry } from './registry/registry.ts'
 import { createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
@@ -123,7 +123,9 @@ function domainOptions(domain: DomainSettings): DomainOptions {
 
 function caCertificates(files: readonly string[]): X509Certificate[] {
   return files.flatMap((file) =>
-    (read(file).match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? []).map((pem) => new X509Certificate(pem)),
+    (read(file).match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? []).map(
+      (pem) => new X509Certificate(pem),
+    ),
   )
 }
 

@@ -65,7 +65,12 @@ interface Admitted {
 }
 
 /** Rung 2: which ways in the ClientHello leaves open, before any key work. */
-function admission(parts: Parts, connection: AcceptedConnection, greeting: Extract<Greeting, { kind: 'hello' }>, trace: Trace): Admitted {
+function admission(
+  parts: Parts,
+  connection: AcceptedConnection,
+  greeting: Extract<Greeting, { kind: 'hello' }>,
+  trace: Trace,
+): Admitted {
   const { hello } = greeting
   trace.helloMs = performance.now() - connection.acceptedAt
   trace.ja4 = hello.ja4
@@ -87,7 +92,12 @@ function admission(parts: Parts, connection: AcceptedConnection, greeting: Extra
 }
 
 /** Rung 3: TLS with the domain's own context. */
-async function secure(parts: Parts, connection: AcceptedConnection, admitted: Admitted, trace: Trace): Promise<SecuredConnection> {
+async function secure(
+  parts: Parts,
+  connection: AcceptedConnection,
+  admitted: Admitted,
+  trace: Trace,
+): Promise<SecuredConnection> {
   const { hello, domain, rows, alpn } = admitted
   trace.stage = 'handshake'
   const requestCert = wantsCertificate(rows)
@@ -110,7 +120,12 @@ async function secure(parts: Parts, connection: AcceptedConnection, admitted: Ad
 const LINGER_MS = 2_000
 
 /** The one ending: the answer the stage allows, the counters, the log line, and no socket left behind. */
-function end(parts: Parts, connection: AcceptedConnection, trace: Trace, result: CloseReason | ProxyError): CloseReason {
+function end(
+  parts: Parts,
+  connection: AcceptedConnection,
+  trace: Trace,
+  result: CloseReason | ProxyError,
+): CloseReason {
   const error = result instanceof ProxyError ? result : null
   const reason = result instanceof ProxyError ? result.code : result
   const { socket } = connection

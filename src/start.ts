@@ -1,6 +1,5 @@
 import { assemble } from './assemble.ts'
 import type { Settings } from './config/schema.ts'
-import type { Log } from './control/log.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
 import { httpsHandler } from './https/request.ts'
@@ -13,7 +12,8 @@ import { SERVED_MODES } from './tls/admission.ts'
 
 export interface StartOptions {
   readonly metrics: Metrics
-  readonly log: Log
+  /** Told of every thing in the settings that works but should not stay so. */
+  readonly warn: (text: string) => void
   readonly embeddedPath: string
   readonly capacity: Capacity
   /** Told once of every connection, for the log. */
@@ -42,11 +42,11 @@ const FAREWELL_SHARE = 0.8
 
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
-  const { metrics, log } = options
+  const { metrics } = options
   const assembled = await assemble(settings, { number: 1, metrics, embeddedPath: options.embeddedPath })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
-  for (const warning of generation.warnings) log.warn({}, warning)
+  for (const warning of generation.warnings) options.warn(warning)
 
   const closing = new AbortController()
   const mqtt = mqttHandler({

@@ -72,7 +72,12 @@ export function program(): Command {
     .option(...config)
     .option('--url <url>', 'address to ask instead of the one in the configuration')
     .action(async (options: { config?: string; url?: string }) => {
-      process.exitCode = await healthcheck({ file: options.config ?? null, url: options.url ?? null, env: process.env, print })
+      process.exitCode = await healthcheck({
+        file: options.config ?? null,
+        url: options.url ?? null,
+        env: process.env,
+        print,
+      })
     })
   root
     .command('version')

@@ -34,7 +34,12 @@ const RUNTIME = process.versions.bun === undefined ? `node ${process.versions.no
 /** `brokergate run`: settings → one process, or a primary and its workers → signals. Resolves with the exit code. */
 export async function run(options: RunOptions): Promise<number> {
   const first = options.file === null ? resolve(FIRST_RUN_FOLDER) : null
-  const file = first === null ? options.file! : cluster.isPrimary ? ensureFirstRun(first).configFile : join(first, 'brokergate.yaml')
+  const file =
+    first === null
+      ? options.file!
+      : cluster.isPrimary
+        ? ensureFirstRun(first).configFile
+        : join(first, 'brokergate.yaml')
   const loaded = loadSettings(file, options.env)
   if (loaded.kind === 'invalid') {
     for (const issue of loaded.issues) options.print(formatIssue(issue))
@@ -61,7 +66,10 @@ export async function run(options: RunOptions): Promise<number> {
       })
     }
     const workers = settings.workers === 'auto' ? availableParallelism() : settings.workers
-    const house = workers === 1 ? await alone(settings, log, metrics, embeddedPath) : await many(log, metrics, embeddedPath, workers)
+    const house =
+      workers === 1
+        ? await alone(settings, log, metrics, embeddedPath)
+        : await many(log, metrics, embeddedPath, workers)
     if (house === null) return 1
     return await supervise(settings, log, house, () => {
       if (first !== null) options.print(`\nbrokergate is ready. Paste into two terminals:\n\n${pasteLines(first)}`)
@@ -83,7 +91,12 @@ interface House {
 }
 
 /** One process that does it all: no supervision but that of whoever started it. */
-async function alone(settings: Settings, log: Log, { metrics, registry }: MetricsParts, embeddedPath: string): Promise<House | null> {
+async function alone(
+  settings: Settings,
+  log: Log,
+  { metrics, registry }: MetricsParts,
+  embeddedPath: string,
+): Promise<House | null> {
   const running = await startHere(settings, log, metrics, embeddedPath)
   if (running === null) return null
   return {
@@ -131,7 +144,12 @@ async function many(
 }
 
 /** A worker's whole life: it ends with the primary, or when that says so. */
-async function worker(settings: Settings, log: Log, { metrics, registry }: MetricsParts, embeddedPath: string): Promise<number> {
+async function worker(
+  settings: Settings,
+  log: Log,
+  { metrics, registry }: MetricsParts,
+  embeddedPath: string,
+): Promise<number> {
   let running: Running | null = null
   const link = workerLink({
     registry,
@@ -147,14 +165,29 @@ async function worker(settings: Settings, log: Log, { metrics, registry }: Metri
   return new Promise<number>(() => {})
 }
 
-async function startHere(settings: Settings, log: Log, metrics: MetricsParts['metrics'], embeddedPath: string): Promise<Running | null> {
+async function startHere(
+  settings: Settings,
+  log: Log,
+  metrics: MetricsParts['metrics'],
+  embeddedPath: string,
+): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
-    log,
+    // All workers read the same settings; the first one speaks for them.
+    warn: (text) => {
+      if (cluster.isPrimary || cluster.worker?.id === 1) log.warn({}, text)
+    },
     embeddedPath,
     capacity: capacity(settings.limits.maxConnections),
     ended(connection, trace, reason, error) {
-      const line = sessionLine(trace, connection, reason, error === null ? {} : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) })
+      const line = sessionLine(
+        trace,
+        connection,
+        reason,
+        error === null
+          ? {}
+          : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) },
+      )
       log[line.level](line.fields, line.message)
     },
   })
@@ -176,7 +209,12 @@ function capacity(maxConnections: number | null): Capacity {
   const byDescriptors =
     limit === null
       ? Number.POSITIVE_INFINITY
-      : Math.max(1, Math.floor((limit - Math.max(RESERVE_LEAST, limit * RESERVE_SHARE) - openDescriptors()) / DESCRIPTORS_PER_SESSION))
+      : Math.max(
+          1,
+          Math.floor(
+            (limit - Math.max(RESERVE_LEAST, limit * RESERVE_SHARE) - openDescriptors()) / DESCRIPTORS_PER_SESSION,
+          ),
+        )
   const byCount = maxConnections ?? Number.POSITIVE_INFINITY
   const ceiling = Math.min(byDescriptors, byCount)
   return {
@@ -195,7 +233,10 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
       await startMetricsServer({
         ...settings.metrics.bind,
         scrape: () => house.scrape(),
-        ready: () => (draining ? { ready: false, reason: 'draining' } : { ready: house.ready(), reason: house.ready() ? null : 'no worker is ready' }),
+        ready: () =>
+          draining
+            ? { ready: false, reason: 'draining' }
+            : { ready: house.ready(), reason: house.ready() ? null : 'no worker is ready' },
         log,
       }),
     )
@@ -213,7 +254,13 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
     await Promise.all(servers.map((server) => server.close()))
     return 1
   }
-  log.info({ listeners: settings.listeners.map(({ bind, as }) => `${bind.host}:${bind.port} as ${as}`), metrics: servers[0]!.address }, 'ready')
+  log.info(
+    {
+      listeners: settings.listeners.map(({ bind, as }) => `${bind.host}:${bind.port} as ${as}`),
+      metrics: servers[0]!.address,
+    },
+    'ready',
+  )
   announce()
   const off = onSignals({
     first: () => requestStop(),

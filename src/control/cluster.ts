@@ -132,9 +132,9 @@ export function runPrimary(options: PrimaryOptions): Primary {
     }
     members.add(member)
     worker.on('message', (message: ToPrimary) => heard(member, message))
-    worker.on('error', (error) => log.warn({ worker: worker.id, error }, 'trouble with a worker'))
+    worker.on('error', (error) => log.warn({ workerId: worker.id, error }, 'trouble with a worker'))
     worker.on('exit', (code, signal) => ended(member, code, signal))
-    log.debug({ worker: worker.id, workerPid: worker.process.pid }, 'worker started')
+    log.debug({ workerId: worker.id, workerPid: worker.process.pid }, 'worker started')
   }
 
   function heard(member: Member, message: ToPrimary): void {
@@ -143,7 +143,7 @@ export function runPrimary(options: PrimaryOptions): Primary {
         member.ready = true
         everReady.add(member.slot)
         options.onReadyCount?.(readyCount())
-        log.info({ worker: member.worker.id, workerPid: member.worker.process.pid }, 'worker ready')
+        log.info({ workerId: member.worker.id, workerPid: member.worker.process.pid }, 'worker ready')
         if (phase === 'starting' && everReady.size === options.workers) {
           phase = 'running'
           settleStarted()
@@ -180,7 +180,7 @@ export function runPrimary(options: PrimaryOptions): Primary {
     bury(member)
 
     const facts = {
-      worker: worker.id,
+      workerId: worker.id,
       workerPid: worker.process.pid,
       reason,
       code,

@@ -10,19 +10,22 @@ const REQUEST_TIMEOUT_MS = 30_000
  * of the matrix. They are known and not served yet, and the answer says so in the data plane's form.
  */
 export function httpsHandler(): ProtocolHandler {
-  const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
-    const traceId = randomUUID()
-    const body = JSON.stringify({ message: 'This way in is not served by this version of brokergate', traceId })
-    request.resume()
-    response.writeHead(501, {
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-      'x-amzn-ErrorType': 'NotImplementedException:',
-      'x-amzn-RequestId': traceId,
-      connection: 'close',
-    })
-    response.end(body)
-  })
+  const server = createServer(
+    { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
+    (request, response) => {
+      const traceId = randomUUID()
+      const body = JSON.stringify({ message: 'This way in is not served by this version of brokergate', traceId })
+      request.resume()
+      response.writeHead(501, {
+        'content-type': 'application/json',
+        'content-length': Buffer.byteLength(body),
+        'x-amzn-ErrorType': 'NotImplementedException:',
+        'x-amzn-RequestId': traceId,
+        connection: 'close',
+      })
+      response.end(body)
+    },
+  )
   server.on('upgrade', (_request, socket) => {
     socket.end('HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\nconnection: close\r\n\r\n')
   })

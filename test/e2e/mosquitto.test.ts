@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
-import { createCa, createCrl, issueDevice, issueServer, type Issued } from '../../src/cli/pki.ts'
+import { createCa, createCrl, type Issued, issueDevice, issueServer } from '../../src/cli/pki.ts'
 import { folderFor, freePort, type Proxy, startProxy, write } from '../support/proxy.ts'
 
 const exec = promisify(execFile)
@@ -33,8 +33,17 @@ interface World {
   brokerConnections(): number
 }
 
-async function startMosquitto(t: ExecutionContext, dir: string, port: number, extra: string): Promise<{ connections(): number }> {
-  const file = write(dir, 'mosquitto.conf', `listener ${port} 127.0.0.1\nuser root\nlog_type all\nlog_dest stderr\npersistence false\n${extra}\n`)
+async function startMosquitto(
+  t: ExecutionContext,
+  dir: string,
+  port: number,
+  extra: string,
+): Promise<{ connections(): number }> {
+  const file = write(
+    dir,
+    'mosquitto.conf',
+    `listener ${port} 127.0.0.1\nuser root\nlog_type all\nlog_dest stderr\npersistence false\n${extra}\n`,
+  )
   const child = spawn('mosquitto', ['-c', file], { stdio: ['ignore', 'pipe', 'pipe'] })
   let log = ''
   child.stdout.on('data', (chunk: Buffer) => {
@@ -58,7 +67,13 @@ async function startMosquitto(t: ExecutionContext, dir: string, port: number, ex
 
 async function world(t: ExecutionContext, options: { workers?: number } = {}): Promise<World> {
   const dir = folderFor(t)
-  const [mqttPort, alpnPort, brokerPort, passwordPort, metricsPort] = [await freePort(), await freePort(), await freePort(), await freePort(), await freePort()]
+  const [mqttPort, alpnPort, brokerPort, passwordPort, metricsPort] = [
+    await freePort(),
+    await freePort(),
+    await freePort(),
+    await freePort(),
+    await freePort(),
+  ]
   write(dir, 'ca.pem', ca.certPem)
   write(dir, 'server.pem', server.chainPem)
   write(dir, 'server.key', server.keyPem)
@@ -112,7 +127,14 @@ log: { format: json }
   return { dir, proxy, mqttPort, alpnPort, brokerPort, brokerConnections: open.connections }
 }
 
-const certificate = (dir: string, name: string): string[] => ['--cafile', `${dir}/ca.pem`, '--cert', `${dir}/${name}.pem`, '--key', `${dir}/${name}.key`]
+const certificate = (dir: string, name: string): string[] => [
+  '--cafile',
+  `${dir}/ca.pem`,
+  '--cert',
+  `${dir}/${name}.pem`,
+  '--key',
+  `${dir}/${name}.key`,
+]
 
 function client(t: ExecutionContext, port: number, options: IClientOptions = {}): Promise<MqttClient> {
   const opening = mqtt.connectAsync({
@@ -135,89 +157,173 @@ function client(t: ExecutionContext, port: number, options: IClientOptions = {})
 
 const message = (subscriber: MqttClient): Promise<{ topic: string; text: string; qos: number; retain: boolean }> =>
   new Promise((resolve) => {
-    subscriber.once('message', (topic, payload, packet) => resolve({ topic, text: payload.toString(), qos: packet.qos, retain: packet.retain }))
+    subscriber.once('message', (topic, payload, packet) =>
+      resolve({ topic, text: payload.toString(), qos: packet.qos, retain: packet.retain }),
+    )
   })
 
-test.serial('mosquitto_pub and mosquitto_sub deliver on 8883 and with ALPN x-amzn-mqtt-ca on 443, over IPv4 and IPv6', async (t) => {
-  const { dir, mqttPort, alpnPort, proxy } = await world(t, { workers: 2 })
-  const sub = spawn('mosquitto_sub', ['-h', 'localhost', '-p', String(mqttPort), ...certificate(dir, 'device'), '-i', 'sub', '-t', 'hello/#', '-C', '3', '-W', '10', '-d'])
-  let output = ''
-  sub.stdout.on('data', (chunk: Buffer) => {
-    output += chunk.toString()
-  })
-  const done = once(sub, 'exit')
-  await proxy.until(() => output.includes('Subscribed'), 'subscribed')
-  const publish = (args: string[], text: string) => exec('mosquitto_pub', [...args, ...certificate(dir, 'device'), '-q', '1', '-t', 'hello/world', '-m', text])
-  await publish(['-h', 'localhost', '-p', String(mqttPort)], 'one')
-  await publish(['-h', 'localhost', '-p', String(alpnPort), '--tls-alpn', 'x-amzn-mqtt-ca', '-V', '5'], 'two')
-  // The name must stay in SNI, so IPv6 is asked for by binding to its loopback.
-  await publish(['-h', 'localhost', '-A', '::1', '-p', String(mqttPort)], 'three')
-  const [code] = await done
-  t.is(code, 0, output)
-  for (const text of ['one', 'two', 'three']) t.true(output.includes(`\n${text}\n`), text)
-  await proxy.until(() => proxy.lines().some((line) => line['event'] === 'session' && line['remoteAddress'] === '::1'), 'the IPv6 session')
-})
+test.serial(
+  'mosquitto_pub and mosquitto_sub deliver on 8883 and with ALPN x-amzn-mqtt-ca on 443, over IPv4 and IPv6',
+  async (t) => {
+    const { dir, mqttPort, alpnPort, proxy } = await world(t, { workers: 2 })
+    const sub = spawn('mosquitto_sub', [
+      '-h',
+      'localhost',
+      '-p',
+      String(mqttPort),
+      ...certificate(dir, 'device'),
+      '-i',
+      'sub',
+      '-t',
+      'hello/#',
+      '-C',
+      '3',
+      '-W',
+      '10',
+      '-d',
+    ])
+    let output = ''
+    sub.stdout.on('data', (chunk: Buffer) => {
+      output += chunk.toString()
+    })
+    const done = once(sub, 'exit')
+    // Mosquitto's client keeps its output to itself until it ends, so the proxy is asked.
+  await proxy.until(() => proxy.metric('brokergate_packets_total{direction="out",type="suback"}').then((n) => n === 1), 'subscribed')
+    const publish = (args: string[], text: string) =>
+      exec('mosquitto_pub', [...args, ...certificate(dir, 'device'), '-q', '1', '-t', 'hello/world', '-m', text])
+    await publish(['-h', 'localhost', '-p', String(mqttPort)], 'one')
+    await publish(['-h', 'localhost', '-p', String(alpnPort), '--tls-alpn', 'x-amzn-mqtt-ca', '-V', '5'], 'two')
+    // Mosquitto's clients take SNI from the host, and `localhost` need not be an IPv6 name on every machine.
+    const six = await client(t, mqttPort, { host: '::1' })
+    await six.publishAsync('hello/world', 'three', { qos: 1 })
+    await six.endAsync()
+    const [code] = await done
+    t.is(code, 0, output)
+    for (const text of ['one', 'two', 'three']) t.true(output.includes(`\n${text}\n`), text)
+    await proxy.until(
+      () => proxy.lines().some((line) => line['event'] === 'session' && line['remoteAddress'] === '::1'),
+      'the IPv6 session',
+    )
+  },
+)
 
 for (const protocolVersion of [4, 5] as const) {
-  test.serial(`MQTT.js, protocol ${protocolVersion}: QoS 0, 1 and 2, retained, will and a persistent session come through unchanged`, async (t) => {
-    const { mqttPort, proxy } = await world(t)
-    const options: IClientOptions = { protocolVersion }
-    const subscriber = await client(t, mqttPort, options)
-    const publisher = await client(t, mqttPort, options)
+  test.serial(
+    `MQTT.js, protocol ${protocolVersion}: QoS 0, 1 and 2, retained, will and a persistent session come through unchanged`,
+    async (t) => {
+      const { mqttPort, proxy } = await world(t)
+      const options: IClientOptions = { protocolVersion }
+      const subscriber = await client(t, mqttPort, options)
+      const publisher = await client(t, mqttPort, options)
 
-    await subscriber.subscribeAsync('t/#', { qos: 2 })
-    for (const qos of [0, 1, 2] as const) {
-      const arrived = message(subscriber)
-      await publisher.publishAsync(`t/${qos}`, `qos ${qos}`, { qos })
-      t.deepEqual(await arrived, { topic: `t/${qos}`, text: `qos ${qos}`, qos, retain: false })
-    }
+      await subscriber.subscribeAsync('t/#', { qos: 2 })
+      for (const qos of [0, 1, 2] as const) {
+        const arrived = message(subscriber)
+        await publisher.publishAsync(`t/${qos}`, `qos ${qos}`, { qos })
+        t.deepEqual(await arrived, { topic: `t/${qos}`, text: `qos ${qos}`, qos, retain: false })
+      }
 
-    await publisher.publishAsync('kept', 'still here', { qos: 1, retain: true })
-    const late = await client(t, mqttPort, options)
-    const kept = message(late)
-    await late.subscribeAsync('kept', { qos: 1 })
-    t.deepEqual(await kept, { topic: 'kept', text: 'still here', qos: 1, retain: true })
+      await publisher.publishAsync('kept', 'still here', { qos: 1, retain: true })
+      const late = await client(t, mqttPort, options)
+      const kept = message(late)
+      await late.subscribeAsync('kept', { qos: 1 })
+      t.deepEqual(await kept, { topic: 'kept', text: 'still here', qos: 1, retain: true })
 
-    await subscriber.subscribeAsync('wills/#', { qos: 1 })
-    const will = message(subscriber)
-    const doomed = await client(t, mqttPort, { ...options, will: { topic: 'wills/doomed', payload: Buffer.from('gone'), qos: 1, retain: false } })
-    doomed.stream.destroy()
-    t.like(await will, { topic: 'wills/doomed', text: 'gone' })
+      await subscriber.subscribeAsync('wills/#', { qos: 1 })
+      const will = message(subscriber)
+      const doomed = await client(t, mqttPort, {
+        ...options,
+        will: { topic: 'wills/doomed', payload: Buffer.from('gone'), qos: 1, retain: false },
+      })
+      doomed.stream.destroy()
+      t.like(await will, { topic: 'wills/doomed', text: 'gone' })
 
-    const clientId = `persistent-${protocolVersion}`
-    const keep: IClientOptions =
-      protocolVersion === 4 ? { clean: false, clientId } : { clean: false, clientId, properties: { sessionExpiryInterval: 60 } }
-    const sleeper = await client(t, mqttPort, { ...options, ...keep })
-    await sleeper.subscribeAsync('queued', { qos: 1 })
-    await sleeper.endAsync()
-    await publisher.publishAsync('queued', 'while you slept', { qos: 1 })
-    const woken = mqtt.connect({
-      protocol: 'mqtts', host: 'localhost', port: mqttPort, ca: ca.certPem, cert: device.chainPem, key: device.keyPem, servername: 'localhost', reconnectPeriod: 0, ...options, ...keep,
-    } as IClientOptions)
-    t.teardown(() => woken.end(true))
-    t.like(await message(woken), { topic: 'queued', text: 'while you slept' })
-    t.is(await proxy.metric('brokergate_identities_total{method="x509",result="ok"}'), 6)
-  })
+      const clientId = `persistent-${protocolVersion}`
+      const keep: IClientOptions =
+        protocolVersion === 4
+          ? { clean: false, clientId }
+          : { clean: false, clientId, properties: { sessionExpiryInterval: 60 } }
+      const sleeper = await client(t, mqttPort, { ...options, ...keep })
+      await sleeper.subscribeAsync('queued', { qos: 1 })
+      await sleeper.endAsync()
+      await publisher.publishAsync('queued', 'while you slept', { qos: 1 })
+      const woken = mqtt.connect({
+        protocol: 'mqtts',
+        host: 'localhost',
+        port: mqttPort,
+        ca: ca.certPem,
+        cert: device.chainPem,
+        key: device.keyPem,
+        servername: 'localhost',
+        reconnectPeriod: 0,
+        ...options,
+        ...keep,
+      } as IClientOptions)
+      t.teardown(() => woken.end(true))
+      t.like(await message(woken), { topic: 'queued', text: 'while you slept' })
+      t.is(await proxy.metric('brokergate_identities_total{method="x509",result="ok"}'), 6)
+    },
+  )
 }
 
-test.serial('with BACKEND the broker judges user name and password, and no client certificate is asked for', async (t) => {
-  const { mqttPort, proxy } = await world(t)
-  const backend = { servername: 'pass.test', cert: undefined, key: undefined } as unknown as IClientOptions
-  const alice = await client(t, mqttPort, { ...backend, username: 'alice', password: 'wonderland' })
-  t.true(alice.connected)
-  const refused = await t.throwsAsync(client(t, mqttPort, { ...backend, username: 'alice', password: 'wrong' }))
-  t.regex(refused.message, /Not authorized|Connection refused/)
-  await alice.endAsync()
-  await proxy.until(() => proxy.metric('brokergate_connects_total{result="refused_by_broker",version="3.1.1"}').then((n) => n === 1), 'the refusal')
-  t.false(proxy.output().includes('wonderland'))
-})
+test.serial(
+  'with BACKEND the broker judges user name and password, and no client certificate is asked for',
+  async (t) => {
+    const { mqttPort, proxy } = await world(t)
+    const backend = { servername: 'pass.test', cert: undefined, key: undefined } as unknown as IClientOptions
+    const alice = await client(t, mqttPort, { ...backend, username: 'alice', password: 'wonderland' })
+    t.true(alice.connected)
+    const refused = await t.throwsAsync(client(t, mqttPort, { ...backend, username: 'alice', password: 'wrong' }))
+    t.regex(refused.message, /Not authorized|Connection refused/)
+    await alice.endAsync()
+    await proxy.until(
+      () => proxy.metric('brokergate_connects_total{result="refused_by_broker",version="3.1.1"}').then((n) => n === 1),
+      'the refusal',
+    )
+    t.false(proxy.output().includes('wonderland'))
+  },
+)
 
 test.serial('telemetry in the user name of an X.509 device never reaches the broker as credentials', async (t) => {
-  const { mqttPort } = await world(t)
-  // Mosquitto would refuse nobody here, so the proof is that the session stands and the next test's log has no name; the
-  // bytes themselves are compared in test/mqtt/connect.test.ts.
-  const telemetry = await client(t, mqttPort, { username: '?SDK=JavaScript&Version=2.2.15', password: 'x' })
-  t.true(telemetry.connected)
+  // A Mosquitto that knows only alice refuses every CONNECT with another name; the device is let in because its
+  // telemetry was replaced by the backend's own credentials.
+  const { dir, proxy } = await world(t)
+  await proxy.stop()
+  const [port, passwordPort, metricsPort] = [await freePort(), await freePort(), await freePort()]
+  await startMosquitto(t, folderFor(t), passwordPort, `allow_anonymous false\npassword_file ${dir}/passwords`)
+  write(dir, 'broker-password', 'wonderland\n')
+  const config = write(
+    dir,
+    'telemetry.yaml',
+    `listeners: [ { bind: "127.0.0.1:${port}", as: 8883 } ]
+domains:
+  - serverNames: [ localhost ]
+    certificates: [ { cert: server.pem, key: server.key } ]
+    registry: main
+    backend: main
+backends:
+  main:
+    kind: tcp
+    servers: [ { address: "127.0.0.1:${passwordPort}" } ]
+    identity: { username: alice, password: { file: broker-password } }
+registries: { main: { path: registry } }
+metrics: { bind: "127.0.0.1:${metricsPort}" }
+admin: { socket: telemetry.sock }
+workers: 1
+log: { format: json }
+`,
+  )
+  const second = await startProxy(t, config, metricsPort)
+  for (const protocolVersion of [4, 5] as const) {
+    const connected = await client(t, port, {
+      protocolVersion,
+      username: '?SDK=JavaScript&Version=2.2.15',
+      password: 'x',
+    })
+    t.true(connected.connected)
+    await connected.endAsync()
+  }
+  t.false(second.output().includes('wonderland'))
 })
 
 interface Refusal {
@@ -233,7 +339,13 @@ interface Refusal {
 const hello = (reason: string): string => `brokergate_hellos_total{result="${reason}"}`
 const identity = (reason: string): string => `brokergate_identities_total{method="x509",result="${reason}"}`
 const named = ['-servername', 'localhost']
-const shows = (dir: string, name: string): string[] => [...named, '-cert', `${dir}/${name}.pem`, '-key', `${dir}/${name}.key`]
+const shows = (dir: string, name: string): string[] => [
+  ...named,
+  '-cert',
+  `${dir}/${name}.pem`,
+  '-key',
+  `${dir}/${name}.key`,
+]
 
 // biome-ignore format: a table is read down its columns
 const REFUSALS: readonly Refusal[] = [
@@ -247,31 +359,44 @@ const REFUSALS: readonly Refusal[] = [
   { what: 'an expired certificate',    args: (dir) => shows(dir, 'expired'),                  series: identity('certificate_expired'),        reason: 'certificate_expired',        stage: 'authenticate', alert: null },
 ]
 
-test.serial('every stranger is refused at its stage, counted by reason, and the broker never hears of it', async (t) => {
-  const { dir, mqttPort, alpnPort, proxy, brokerConnections } = await world(t)
-  for (const { what, args, alpn, series, reason, stage, alert } of REFUSALS) {
-    const before = await proxy.metric(series)
-    const seen = await new Promise<string>((resolve) => {
-      const child = spawn('openssl', ['s_client', '-connect', `127.0.0.1:${alpn ? alpnPort : mqttPort}`, '-CAfile', `${dir}/ca.pem`, ...args(dir)])
-      let text = ''
-      child.stdout.on('data', (chunk: Buffer) => {
-        text += chunk.toString()
+test.serial(
+  'every stranger is refused at its stage, counted by reason, and the broker never hears of it',
+  async (t) => {
+    const { dir, mqttPort, alpnPort, proxy, brokerConnections } = await world(t)
+    for (const { what, args, alpn, series, reason, stage, alert } of REFUSALS) {
+      const before = await proxy.metric(series)
+      const seen = await new Promise<string>((resolve) => {
+        const child = spawn('openssl', [
+          's_client',
+          '-connect',
+          `127.0.0.1:${alpn ? alpnPort : mqttPort}`,
+          '-CAfile',
+          `${dir}/ca.pem`,
+          ...args(dir),
+        ])
+        let text = ''
+        child.stdout.on('data', (chunk: Buffer) => {
+          text += chunk.toString()
+        })
+        child.stderr.on('data', (chunk: Buffer) => {
+          text += chunk.toString()
+        })
+        // Standard input stays open: it is the proxy that must close.
+        child.once('exit', () => resolve(text))
       })
-      child.stderr.on('data', (chunk: Buffer) => {
-        text += chunk.toString()
-      })
-      // Standard input stays open: it is the proxy that must close.
-      child.once('exit', () => resolve(text))
-    })
-    if (alert === null) t.notRegex(seen, /SSL alert number/, what)
-    else t.regex(seen, new RegExp(`SSL alert number ${alert}\\b`), what)
-    await proxy.until(() => proxy.metric(series).then((n) => n === before + 1), `${what}: ${series}`)
-    const line = await proxy.until(() => proxy.lines().find((found) => found['reason'] === reason), `${what}: log line`)
-    t.is(line['stage'], stage, what)
-  }
-  t.is(brokerConnections(), 0)
-  t.is(await proxy.metric('brokergate_backend_dials_total{backend="open",result="connected"}'), 0)
-})
+      if (alert === null) t.notRegex(seen, /SSL alert number/, what)
+      else t.regex(seen, new RegExp(`SSL alert number ${alert}\\b`), what)
+      await proxy.until(() => proxy.metric(series).then((n) => n === before + 1), `${what}: ${series}`)
+      const line = await proxy.until(
+        () => proxy.lines().find((found) => found['reason'] === reason),
+        `${what}: log line`,
+      )
+      t.is(line['stage'], stage, what)
+    }
+    t.is(brokerConnections(), 0)
+    t.is(await proxy.metric('brokergate_backend_dials_total{backend="open",result="connected"}'), 0)
+  },
+)
 
 test.serial('a broker that is away is CONNACK 3 for 3.1.1 and 0x88 for MQTT 5', async (t) => {
   const dir = folderFor(t)
@@ -321,7 +446,10 @@ test.serial('a worker that is killed is replaced and counted, and the door stays
   const victim = Number(proxy.lines().find((line) => line['message'] === 'worker ready')?.['workerPid'])
   t.true(victim > 0)
   process.kill(victim, 'SIGKILL')
-  await proxy.until(() => proxy.metric('brokergate_worker_exits_total{reason="signal"}').then((n) => n === 1), 'the exit')
+  await proxy.until(
+    () => proxy.metric('brokergate_worker_exits_total{reason="signal"}').then((n) => n === 1),
+    'the exit',
+  )
   await proxy.until(() => proxy.metric('brokergate_workers').then((n) => n === 2), 'the replacement')
   const connected = await client(t, mqttPort)
   t.true(connected.connected)

@@ -33,7 +33,8 @@ const refuses = test.macro({
   exec(t, version: MqttVersion, body: string) {
     t.is(readConnack(hex(body), version), null)
   },
-  title: (title, version: MqttVersion, body: string) => `${title} is no CONNACK: ${version === 4 ? '3.1.1' : '5'} ${body}`,
+  title: (title, version: MqttVersion, body: string) =>
+    `${title} is no CONNACK: ${version === 4 ? '3.1.1' : '5'} ${body}`,
 })
 
 test('an empty body', refuses, 4, '')

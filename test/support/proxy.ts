@@ -49,9 +49,17 @@ export interface Proxy {
 }
 
 /** Starts the real program on this runtime with a configuration file and waits until it says that it is ready. */
-export async function startProxy(t: ExecutionContext, file: string, metricsPort: number, options: { cwd?: string; prefix?: string[] } = {}): Promise<Proxy> {
+export async function startProxy(
+  t: ExecutionContext,
+  file: string,
+  metricsPort: number,
+  options: { cwd?: string; prefix?: string[] } = {},
+): Promise<Proxy> {
   const command = [...(options.prefix ?? []), process.execPath, MAIN, 'run', ...(file === '' ? [] : ['-c', file])]
-  const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'], cwd: options.cwd ?? tmpdir() })
+  const child = spawn(command[0]!, command.slice(1), {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: options.cwd ?? tmpdir(),
+  })
   let text = ''
   child.stdout.on('data', (chunk: Buffer) => {
     text += chunk.toString()

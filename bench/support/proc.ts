@@ -1,0 +1,158 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+// Processes of a measurement: started on a core of their own, their CPU time read from /proc, and ended whatever happens.
+
+const STOP_WITHIN_MS = 5_000
+/** USER_HZ, which is 100 on every Linux that we run on: proc(5). */
+const TICK_NS = 10_000_000
+
+const children = new Set<ChildProcess>()
+
+// Whatever ends us, also a failure in the middle, ends what we started. A process that ends by itself has left the set.
+process.on('exit', () => {
+  for (const child of children) killTree(child.pid!)
+})
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.once(signal, () => process.exit(code))
+}
+
+export interface Started {
+  readonly pid: number
+  /** Rejects when the process ends before it was told to. */
+  readonly failed: Promise<never>
+  stop(): Promise<void>
+}
+
+export const canPin: boolean = spawnSync('taskset', ['--version']).status === 0
+
+/** This process and all its threads from now on. */
+export function pinSelf(core: number): void {
+  if (canPin) spawnSync('taskset', ['-a', '-p', '-c', String(core), String(process.pid)])
+}
+
+export interface StartOptions {
+  readonly cwd: string
+  readonly core: number
+  /** Both outputs go here; its end is shown when the process fails. */
+  readonly logFile: string
+}
+
+export function startProcess(command: string, args: readonly string[], { cwd, core, logFile }: StartOptions): Started {
+  const [program, all] = canPin ? ['taskset', ['-c', String(core), command, ...args]] : [command, args]
+  const output = openSync(logFile, 'w')
+  // Settings of ours in the environment would change what is measured.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('BROKERGATE_')))
+  const child = spawn(program, all, { cwd, env, stdio: ['ignore', output, output] })
+  closeSync(output)
+  children.add(child)
+  let stopping = false
+  const ended = new Promise<void>((resolve) => {
+    child.once('close', resolve)
+    child.once('error', () => resolve())
+  }).then(() => {
+    children.delete(child)
+  })
+  const failed = ended.then(() => {
+    if (stopping) return new Promise<never>(() => {})
+    throw new Error(`${command} ended by itself:\n${readFileSync(logFile, 'utf8').slice(-2_000)}`)
+  })
+  failed.catch(() => {})
+  return {
+    pid: child.pid ?? 0,
+    failed,
+    async stop() {
+      stopping = true
+      if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+      child.kill('SIGTERM')
+      const late = new AbortController()
+      await Promise.race([ended, sleep(STOP_WITHIN_MS, undefined, { signal: late.signal }).catch(() => {})])
+      late.abort()
+      if (children.has(child)) killTree(child.pid)
+      await ended
+    },
+  }
+}
+
+function killTree(pid: number): void {
+  for (const one of tree(pid).reverse()) {
+    try {
+      process.kill(one, 'SIGKILL')
+    } catch {
+      // It ended in between.
+    }
+  }
+}
+
+/** A process and all below it: workers are children of their primary. */
+function tree(root: number): number[] {
+  const childrenOf = new Map<number, number[]>()
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue
+    const parent = Number(statFields(Number(name))?.[1] ?? -1)
+    childrenOf.set(parent, [...(childrenOf.get(parent) ?? []), Number(name)])
+  }
+  const found = [root]
+  for (const pid of found) found.push(...(childrenOf.get(pid) ?? []))
+  return found
+}
+
+/** Fields of /proc/<pid>/stat from the third on (state); the second is a name that may hold spaces. */
+function statFields(pid: number): readonly string[] | null {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')
+  } catch {
+    return null
+  }
+}
+
+/** CPU time of one moment; only the difference of two means something. */
+export interface CpuReading {
+  /** Nanoseconds by thread, from the scheduler. */
+  readonly threads: ReadonlyMap<string, number>
+  /** Nanoseconds by process, in steps of a tick, with those of threads that have ended. */
+  readonly processes: ReadonlyMap<number, number>
+}
+
+export function readCpu(root: number): CpuReading {
+  const threads = new Map<string, number>()
+  const processes = new Map<number, number>()
+  for (const pid of tree(root)) {
+    const stat = statFields(pid)
+    if (stat === null) continue
+    // utime and stime, fields 14 and 15.
+    processes.set(pid, (Number(stat[11]) + Number(stat[12])) * TICK_NS)
+    for (const task of tasks(pid)) {
+      try {
+        const [onCpu] = readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')
+        threads.set(`${pid}/${task}`, Number(onCpu))
+      } catch {
+        // A thread that ended in between, or a kernel without schedstat: the ticks of the process know.
+      }
+    }
+  }
+  return { threads, processes }
+}
+
+function tasks(pid: number): readonly string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`)
+  } catch {
+    return []
+  }
+}
+
+/** Microseconds of CPU between two readings, over all threads of all processes. */
+export function cpuBetween(before: CpuReading, after: CpuReading): number {
+  const whole = [...before.threads.keys()].every((thread) => after.threads.has(thread))
+  const [from, to]: readonly ReadonlyMap<string | number, number>[] =
+    whole && after.threads.size > 0 ? [before.threads, after.threads] : [before.processes, after.processes]
+  let total = 0
+  for (const [key, value] of to!) total += value - (from!.get(key) ?? 0)
+  return total / 1_000
+}
