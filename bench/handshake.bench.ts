@@ -1,10 +1,9 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { availableParallelism, cpus, release, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rmSync } from 'node:fs'
+import { availableParallelism, cpus, release } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connectMany, connectOnce, createDevice, type Device, type Facts } from './support/load.ts'
-import { makeMaterials, type Materials, PEERS, type Peer, SERVER_NAME } from './support/peers.ts'
-import { canPin, cpuBetween, pinSelf, readCpu } from './support/proc.ts'
+import { type Materials, makeMaterials, PEERS, type Peer, SERVER_NAME } from './support/peers.ts'
+import { canPin, cpuBetween, pinSelf, readCpu, temporaryFolder } from './support/proc.ts'
 import { type Sink, startSink } from './support/sink.ts'
 
 /**
@@ -27,7 +26,7 @@ interface Size {
   readonly roundWithinMs: number
 }
 
-const FULL: Size = { rounds: 9, warmUp: 1_500, perRound: 1_000, concurrency: 8, roundWithinMs: 20_000 }
+const FULL: Size = { rounds: 9, warmUp: 8_000, perRound: 1_000, concurrency: 8, roundWithinMs: 20_000 }
 const SMOKE: Size = { rounds: 2, warmUp: 50, perRound: 100, concurrency: 8, roundWithinMs: 2_000 }
 
 interface Side {
@@ -42,7 +41,7 @@ export async function run({ smoke }: { readonly smoke: boolean }): Promise<void>
   const cores = availableParallelism()
   if (cores > 1) pinSelf(LOAD_CORE)
   const pinned = canPin && cores > 1
-  const folder = mkdtempSync(join(tmpdir(), 'brokergate-bench-'))
+  const folder = temporaryFolder('brokergate-bench-')
   const sides: Side[] = []
   try {
     const materials = makeMaterials(folder)
@@ -72,7 +71,7 @@ export async function run({ smoke }: { readonly smoke: boolean }): Promise<void>
       for (const side of round % 2 === 1 ? sides : sides.toReversed()) {
         const measured = await measure(side, device, size)
         side.cpuUs.push(measured.cpuUs)
-        facts.add(`${measured.facts.protocol} ${measured.facts.cipher}`)
+        facts.add(JSON.stringify(measured.facts))
         print({ question, peer: side.peer.name, version: side.peer.version, round, ...measured })
       }
     }
@@ -107,7 +106,9 @@ async function load(side: Side, device: Device, size: Size, count: number) {
   const { concurrency, roundWithinMs: withinMs } = size
   const result = await connectMany({ port: side.peer.port, device, count, concurrency, withinMs })
   if (result.done === 0 || result.failed > 0) {
-    throw new Error(`${side.peer.name}: ${result.failed} of ${result.done + result.failed} failed: ${result.firstFailure}`)
+    throw new Error(
+      `${side.peer.name}: ${result.failed} of ${result.done + result.failed} failed: ${result.firstFailure}`,
+    )
   }
   await settled(side)
   return result
@@ -137,7 +138,8 @@ async function measure(side: Side, device: Device, size: Size): Promise<Measured
   const before = readCpu(side.peer.pid)
   const { done, seconds, latenciesMs, facts } = await load(side, device, size, size.perRound)
   const cpu = cpuBetween(before, readCpu(side.peer.pid))
-  if (side.sink.connects - connects !== done) throw new Error(`${side.peer.name}: the broker saw another number of devices`)
+  if (side.sink.connects - connects !== done)
+    throw new Error(`${side.peer.name}: the broker saw another number of devices`)
   if (facts === null || facts.resumed) throw new Error(`${side.peer.name}: not a full handshake`)
   return {
     operations: done,
@@ -150,30 +152,52 @@ async function measure(side: Side, device: Device, size: Size): Promise<Measured
 }
 
 function report(sides: readonly Side[], pinned: boolean): void {
-  const reference = sides.find(({ peer }) => peer.name === 'haproxy')
+  const reference = sides.find(({ peer }) => peer.name === 'haproxy')?.cpuUs
   const rows = sides.map(({ peer, cpuUs }) => {
-    const sorted = cpuUs.toSorted((a, b) => a - b)
-    const median = quantile(sorted, 0.5)
-    const ratio = reference === undefined ? null : rounded(median / quantile(reference.cpuUs.toSorted((a, b) => a - b), 0.5), 2)
-    print({ question, peer: peer.name, version: peer.version, summary: true, pinned, rounds: cpuUs.length, medianUs: median, minUs: sorted[0], maxUs: sorted.at(-1), ofHaproxy: ratio })
-    return [peer.name, median, `${sorted[0]}–${sorted.at(-1)}`, ratio ?? '–', peer.version].map(String)
+    const cpu = spread(cpuUs)
+    // Round by round: what the machine did in a round, it did to both.
+    const ratio =
+      reference === undefined
+        ? null
+        : spread(
+            cpuUs.map((value, round) => value / reference[round]!),
+            2,
+          )
+    const { name, version } = peer
+    print({ question, peer: name, version, summary: true, pinned, rounds: cpuUs.length, cpuUs: cpu, ofHaproxy: ratio })
+    return [
+      name,
+      `${cpu.median}`,
+      `${cpu.min}–${cpu.max}`,
+      ratio === null ? '–' : `${ratio.median} (${ratio.min}–${ratio.max})`,
+      version,
+    ]
   })
   const table = [['proxy', 'µs CPU', 'range', 'of haproxy', 'version'], ...rows]
   const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)))
   process.stderr.write('\nFull mTLS handshake, CONNECT and CONNACK: CPU per device, median of the rounds\n')
-  for (const row of table) process.stderr.write(`${row.map((cell, column) => cell.padEnd(widths[column]!)).join('  ').trimEnd()}\n`)
+  for (const row of table) {
+    const line = row.map((cell, column) => cell.padEnd(widths[column]!)).join('  ')
+    process.stderr.write(`${line.trimEnd()}\n`)
+  }
   if (!pinned) process.stderr.write('Not pinned: proxies and load shared cores, take the figures with care.\n')
+}
+
+function spread(values: readonly number[], digits = 1) {
+  const sorted = values.toSorted((a, b) => a - b)
+  const [min, median, max] = [0, 0.5, 1].map((share) => quantile(sorted, share, digits))
+  return { median, min, max }
 }
 
 function print(line: object): void {
   process.stdout.write(`${JSON.stringify(line)}\n`)
 }
 
-function quantile(sorted: readonly number[], share: number): number {
+function quantile(sorted: readonly number[], share: number, digits = 1): number {
   const at = (sorted.length - 1) * share
   const low = sorted[Math.floor(at)] ?? Number.NaN
   const high = sorted[Math.ceil(at)] ?? Number.NaN
-  return rounded(low + (high - low) * (at - Math.floor(at)))
+  return rounded(low + (high - low) * (at - Math.floor(at)), digits)
 }
 
 function rounded(value: number, digits = 1): number {

@@ -46,7 +46,8 @@ function accept(socket: Socket, listener: ListenerOptions): AcceptedConnection {
     id: `${PROCESS}-${(count++).toString(36)}`,
     socket,
     port: listener.as,
-    remoteAddress: socket.remoteAddress ?? 'unknown',
+    // On a socket for both families IPv4 comes as ::ffff:192.0.2.1; people and access lists write it without.
+    remoteAddress: (socket.remoteAddress ?? 'unknown').replace(/^::ffff:(?=\d+\.)/, ''),
     remotePort: socket.remotePort ?? 0,
     acceptedAt: performance.now(),
   }

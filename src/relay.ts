@@ -147,10 +147,13 @@ export function relay(device: ByteStream, upstream: ByteStream, options: RelayOp
   device.on('close', onDeviceClose)
   upstream.on('close', onUpstreamClose)
   // Either may have ended before we listened: a broker was looked for, and the device did not wait.
-  if (device.destroyed === true) onDeviceClose()
-  else if (device.readableEnded === true) onDeviceEnd()
-  if (upstream.destroyed === true) onUpstreamClose()
-  else if (upstream.readableEnded === true) onUpstreamEnd()
+  // Not at once, because what came with CONNECT is still to be written.
+  queueMicrotask(() => {
+    if (device.destroyed === true) onDeviceClose()
+    else if (device.readableEnded === true) onDeviceEnd()
+    if (upstream.destroyed === true) onUpstreamClose()
+    else if (upstream.readableEnded === true) onUpstreamEnd()
+  })
 
   return {
     done,

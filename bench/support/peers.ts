@@ -61,7 +61,11 @@ export interface PeerKind {
 
 const BROKERGATE: PeerKind = {
   name: 'brokergate',
-  version: () => spawnSync(join(ROOT, 'node_modules/.bin/bun'), ['src/main.ts', 'version'], { cwd: ROOT, encoding: 'utf8' }).stdout.trim(),
+  version: () =>
+    spawnSync(join(ROOT, 'node_modules/.bin/bun'), ['src/main.ts', 'version'], {
+      cwd: ROOT,
+      encoding: 'utf8',
+    }).stdout.trim(),
   async start({ folder }, sinkPort, core) {
     const port = await freePort()
     const metricsPort = await freePort()
@@ -108,20 +112,38 @@ const HAPROXY: PeerKind = {
   async start({ folder }, sinkPort, core) {
     const port = await freePort()
     const file = join(folder, 'haproxy.cfg')
+    const openssl = join(folder, 'openssl.cnf')
     writeFileSync(file, haproxyConfiguration(folder, port, sinkPort))
-    const started = startProcess('haproxy', ['-db', '-f', file], { cwd: folder, core, logFile: join(folder, 'haproxy.out') })
+    writeFileSync(openssl, NO_TICKETS)
+    const started = startProcess('haproxy', ['-db', '-f', file], {
+      cwd: folder,
+      core,
+      logFile: join(folder, 'haproxy.out'),
+      env: { OPENSSL_CONF: openssl },
+    })
     await untilReady(started, () => accepts(port))
     return { name: this.name, version: this.version() ?? '', port, pid: started.pid, stop: started.stop }
   },
 }
 
-/** No resumption: no session cache and no tickets, as with brokergate. */
+/** `no-tls-tickets` is about TLS 1.2: OpenSSL goes on sending two tickets per TLS 1.3 handshake, brokergate none. */
+const NO_TICKETS = `openssl_conf = settings
+[settings]
+ssl_conf = modules
+[modules]
+system_default = tls
+[tls]
+NumTickets = 0
+`
+
+/** No resumption, and the suite that brokergate chooses on this kind of machine. */
 function haproxyConfiguration(folder: string, port: number, sinkPort: number): string {
   return `global
   nbthread 1
   maxconn 4000
   tune.ssl.cachesize 0
   ssl-default-bind-options no-tls-tickets
+  ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
 defaults
   mode tcp
   timeout connect 5s

@@ -1,18 +1,35 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 // Processes of a measurement: started on a core of their own, their CPU time read from /proc, and ended whatever happens.
 
 const STOP_WITHIN_MS = 5_000
+const EXIT_WITHIN_MS = 2_000
 /** USER_HZ, which is 100 on every Linux that we run on: proc(5). */
 const TICK_NS = 10_000_000
 
 const children = new Set<ChildProcess>()
 
-// Whatever ends us, also a failure in the middle, ends what we started. A process that ends by itself has left the set.
+const folders = new Set<string>()
+
+/** A folder for the time of this process. */
+export function temporaryFolder(prefix: string): string {
+  const folder = mkdtempSync(join(tmpdir(), prefix))
+  folders.add(folder)
+  return folder
+}
+
+// Whatever ends us, also a failure in the middle, ends what we started. Nothing can be awaited here.
 process.on('exit', () => {
-  for (const child of children) killTree(child.pid!)
+  const pids = [...children].flatMap(({ pid }) => (pid === undefined ? [] : [pid]))
+  for (const pid of pids) signalTo(pid, 'SIGTERM')
+  const until = performance.now() + EXIT_WITHIN_MS
+  while (pids.some(runs) && performance.now() < until) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
+  for (const pid of pids) killTree(pid)
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 })
 for (const [signal, code] of [
   ['SIGINT', 130],
@@ -40,13 +57,16 @@ export interface StartOptions {
   readonly core: number
   /** Both outputs go here; its end is shown when the process fails. */
   readonly logFile: string
+  readonly env?: Readonly<Record<string, string>>
 }
 
-export function startProcess(command: string, args: readonly string[], { cwd, core, logFile }: StartOptions): Started {
+export function startProcess(command: string, args: readonly string[], options: StartOptions): Started {
+  const { cwd, core, logFile } = options
   const [program, all] = canPin ? ['taskset', ['-c', String(core), command, ...args]] : [command, args]
   const output = openSync(logFile, 'w')
   // Settings of ours in the environment would change what is measured.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('BROKERGATE_')))
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('BROKERGATE_'))
+  const env = { ...Object.fromEntries(inherited), ...options.env }
   const child = spawn(program, all, { cwd, env, stdio: ['ignore', output, output] })
   closeSync(output)
   children.add(child)
@@ -79,13 +99,21 @@ export function startProcess(command: string, args: readonly string[], { cwd, co
 }
 
 function killTree(pid: number): void {
-  for (const one of tree(pid).reverse()) {
-    try {
-      process.kill(one, 'SIGKILL')
-    } catch {
-      // It ended in between.
-    }
+  for (const one of tree(pid).reverse()) signalTo(one, 'SIGKILL')
+}
+
+function signalTo(pid: number, signal: 'SIGTERM' | 'SIGKILL'): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // It ended in between.
   }
+}
+
+/** Z: it has ended, and we have not asked how. */
+function runs(pid: number): boolean {
+  const state = statFields(pid)?.[0]
+  return state !== undefined && state !== 'Z'
 }
 
 /** A process and all below it: workers are children of their primary. */

@@ -25,7 +25,7 @@ export function startSink(): Promise<Sink> {
     socket.on('error', () => socket.destroy())
     let version = 4
     let rest: Buffer = Buffer.alloc(0)
-    socket.on('data', (chunk) => {
+    socket.on('data', (chunk: Buffer) => {
       rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
       for (let packet = cut(rest); packet !== null; packet = cut(rest)) {
         rest = rest.subarray(packet.end)

@@ -1,6 +1,7 @@
 import {
   createHash,
   createPrivateKey,
+  createPublicKey,
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
@@ -47,6 +48,10 @@ interface KeyOptions {
   readonly rsaBits?: number | undefined
   /** P-256 unless told. */
   readonly curve?: string | undefined
+  /** A private key made before, for a second certificate of it. */
+  readonly key?: KeyObject | undefined
+  /** Instead of the one derived from the key: for tests of those who trust it too much. */
+  readonly subjectKeyIdentifier?: Buffer | undefined
 }
 
 interface ValidityOptions {
@@ -227,6 +232,7 @@ interface Request extends ValidityOptions {
   readonly privateKey: KeyObject
   readonly publicKey: KeyObject
   readonly serialNumber?: string | undefined
+  readonly subjectKeyIdentifier?: Buffer | undefined
   /** In forge's form. */
   readonly extensions: readonly Record<string, unknown>[]
 }
@@ -245,7 +251,11 @@ function issue(signer: Signer, request: Request): Issued {
   holder.setExtensions([...request.extensions])
   const extensions = [
     ...holder.extensions.map((extension) => encode(extensionToAsn1(extension))),
-    rawExtension({ oid: '2.5.29.14', critical: false, value: tlv(0x04, keyIdentifier(spki)) }),
+    rawExtension({
+      oid: '2.5.29.14',
+      critical: false,
+      value: tlv(0x04, request.subjectKeyIdentifier ?? keyIdentifier(spki)),
+    }),
     rawExtension({ oid: '2.5.29.35', critical: false, value: tlv(0x30, tlv(0x80, keyIdentifier(issuerSpki))) }),
   ]
   const serial = request.serialNumber === undefined ? randomSerial() : Buffer.from(evenHex(request.serialNumber), 'hex')
@@ -270,6 +280,7 @@ function issue(signer: Signer, request: Request): Issued {
 }
 
 function createKeys(options: KeyOptions): { readonly privateKey: KeyObject; readonly publicKey: KeyObject } {
+  if (options.key !== undefined) return { privateKey: options.key, publicKey: createPublicKey(options.key) }
   return options.keyType === 'rsa'
     ? generateKeyPairSync('rsa', { modulusLength: options.rsaBits ?? 2048 })
     : generateKeyPairSync('ec', { namedCurve: options.curve ?? 'P-256' })

@@ -188,7 +188,8 @@ async function startHere(
           ? {}
           : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) },
       )
-      log[line.level](line.fields, line.message)
+      // Load balancers look in every few seconds; nobody wants to read that.
+      log[reason === 'probe' ? 'debug' : line.level](line.fields, line.message)
     },
   })
   if (started.kind === 'running') return started.running

@@ -101,7 +101,7 @@ function hasTimeLeft(cert: X509Certificate): boolean {
   return Date.parse(cert.validTo) - Date.now() > RENEW_BEFORE_MS
 }
 
-const REGISTRY = `# The devices that may connect. Every *.yaml in this folder is read; changes are picked up while running.
+const REGISTRY = `# The devices that may connect. Every *.yaml in this folder is read.
 certificates:
   # ACTIVE may connect. INACTIVE and REVOKED may not. The file is relative to this one.
   - { file: ../pki/device.pem, status: ACTIVE }

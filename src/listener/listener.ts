@@ -158,7 +158,11 @@ export type Greeting =
  */
 export function greet(socket: Socket, options: ListenerOptions): Promise<Greeting> {
   return new Promise((resolve, reject) => {
-    const trusted = options.proxyProtocol?.trusts(socket.remoteAddress ?? '') ?? false
+    // A health check may have reset the connection before it was accepted: its bytes are here, its address is not.
+    // Who has no address can be told nothing and claims nothing, so it is not judged as a source either.
+    const { remoteAddress } = socket
+    const nobody = remoteAddress === undefined
+    const trusted = !nobody && (options.proxyProtocol?.trusts(remoteAddress) ?? false)
     let source: { address: string; port: number } | null = null
     /** Bytes of a PROXY header that is not whole yet; null once it is done with. */
     let header: Buffer | null = trusted ? Buffer.alloc(0) : null
@@ -178,6 +182,7 @@ export function greet(socket: Socket, options: ListenerOptions): Promise<Greetin
       reject(error)
     }
     const onData = (chunk: Buffer) => {
+      if (nobody) return
       seen += chunk.length
       let rest = chunk
       if (header !== null) {

@@ -198,16 +198,27 @@ function pemBlocks(bytes: Uint8Array): Uint8Array[] | null {
   for (let at = text.indexOf(BEGIN); at !== -1; at = text.indexOf(BEGIN, at)) {
     const end = text.indexOf(END, at)
     if (end === -1) return null
-    const body = text.toString('latin1', at + BEGIN.length, end).replace(/[\r\n\t ]+/g, '')
-    const der = Buffer.from(body, 'base64')
+    const body = text.subarray(at + BEGIN.length, end)
+    const der = Buffer.from(body.toString('latin1'), 'base64')
     // Node's decoder skips what it does not know; the length tells whether it did.
-    if (body.length % 4 !== 0 || der.length !== (body.length / 4) * 3 - (/=*$/.exec(body.slice(-2))?.[0].length ?? 0)) {
-      return null
-    }
+    if (der.length !== decodedLength(body)) return null
     blocks.push(der)
     at = end
   }
   return blocks
+}
+
+/** Octets that this much base64 stands for, white space aside; -1 when it is not a multiple of four characters. */
+function decodedLength(body: Uint8Array): number {
+  let characters = 0
+  let padding = 0
+  for (let n = 0; n < body.length; n++) {
+    const octet = body[n]!
+    if (octet === 0x0a || octet === 0x0d || octet === 0x20 || octet === 0x09) continue
+    characters++
+    if (octet === 0x3d) padding++
+  }
+  return characters % 4 === 0 && padding <= 2 ? (characters / 4) * 3 - padding : -1
 }
 
 /** CertificateList, RFC 5280 §5.1. The list is not verified by this: that needs its issuer. Never throws. */

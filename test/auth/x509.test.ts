@@ -292,6 +292,29 @@ test('where no path can be rebuilt, revocation cannot be told: untrusted', async
   t.is(await judge(remote.cert, { revocation: crls() }, { chain: presented }), 'ERR_CERTIFICATE_UNTRUSTED_CA')
 })
 
+test('a namesake with the issuer’s key identifier and another key is no issuer', async (t) => {
+  const subjectKeyIdentifier = createHash('sha1')
+    .update(intermediate.cert.publicKey.export({ type: 'spki', format: 'der' }).subarray(26))
+    .digest()
+  const namesake = createCa({ commonName: 'Intermediate', issuer: root, subjectKeyIdentifier })
+  t.true(remote.cert.checkIssued(namesake.cert))
+  const revocation = crls([root, { revoked: [] }], [intermediate, { revoked: [] }])
+  const presented = [remote.cert, namesake.cert, intermediate.cert]
+  t.is(await judge(remote.cert, { revocation }, { chain: presented }), 'authenticated')
+})
+
+test('CAs that sign each other end the search', async (t) => {
+  const one = createCa({ commonName: 'One' })
+  const two = createCa({ commonName: 'Two', issuer: one })
+  const oneAgain = createCa({ commonName: 'One', issuer: two, key: one.key })
+  const { cert } = issueDevice(two, { commonName: 'device-4' })
+  const presented = [cert, two.cert, oneAgain.cert]
+  t.is(
+    await judge(cert, { revocation: crls(), onMissing: 'allow' }, { chain: presented }),
+    'ERR_CERTIFICATE_UNTRUSTED_CA',
+  )
+})
+
 for (const mode of ['registry', 'registry-or-ca'] as const) {
   test(`${mode}: a CRL revokes an ACTIVE device too, but need not be there or fresh`, async (t) => {
     const registry = registryOf([device.cert, 'ACTIVE'], [remote.cert, 'ACTIVE'])

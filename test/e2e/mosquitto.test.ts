@@ -5,8 +5,8 @@ import { once } from 'node:events'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
-import { createCa, createCrl, type Issued, issueDevice, issueServer } from '../../src/cli/pki.ts'
-import { folderFor, freePort, type Proxy, startProxy, write } from '../support/proxy.ts'
+import { createCa, createCrl, type Issued, issueDevice, issueServer } from '../support/pki.ts'
+import { folderFor, freePort, type RunningProxy, startProxy, write } from '../support/proxy.ts'
 
 const exec = promisify(execFile)
 
@@ -25,7 +25,7 @@ const expired = issueDevice(ca, {
 
 interface World {
   readonly dir: string
-  readonly proxy: Proxy
+  readonly proxy: RunningProxy
   readonly mqttPort: number
   readonly alpnPort: number
   readonly brokerPort: number
@@ -188,7 +188,10 @@ test.serial(
     })
     const done = once(sub, 'exit')
     // Mosquitto's client keeps its output to itself until it ends, so the proxy is asked.
-  await proxy.until(() => proxy.metric('brokergate_packets_total{direction="out",type="suback"}').then((n) => n === 1), 'subscribed')
+    await proxy.until(
+      () => proxy.metric('brokergate_packets_total{direction="out",type="suback"}').then((n) => n === 1),
+      'subscribed',
+    )
     const publish = (args: string[], text: string) =>
       exec('mosquitto_pub', [...args, ...certificate(dir, 'device'), '-q', '1', '-t', 'hello/world', '-m', text])
     await publish(['-h', 'localhost', '-p', String(mqttPort)], 'one')
@@ -201,7 +204,7 @@ test.serial(
     t.is(code, 0, output)
     for (const text of ['one', 'two', 'three']) t.true(output.includes(`\n${text}\n`), text)
     await proxy.until(
-      () => proxy.lines().some((line) => line['event'] === 'session' && line['remoteAddress'] === '::1'),
+      () => proxy.lines().some((line) => line.event === 'session' && line.remoteAddress === '::1'),
       'the IPv6 session',
     )
   },
@@ -387,11 +390,8 @@ test.serial(
       if (alert === null) t.notRegex(seen, /SSL alert number/, what)
       else t.regex(seen, new RegExp(`SSL alert number ${alert}\\b`), what)
       await proxy.until(() => proxy.metric(series).then((n) => n === before + 1), `${what}: ${series}`)
-      const line = await proxy.until(
-        () => proxy.lines().find((found) => found['reason'] === reason),
-        `${what}: log line`,
-      )
-      t.is(line['stage'], stage, what)
+      const line = await proxy.until(() => proxy.lines().find((found) => found.reason === reason), `${what}: log line`)
+      t.is(line.stage, stage, what)
     }
     t.is(brokerConnections(), 0)
     t.is(await proxy.metric('brokergate_backend_dials_total{backend="open",result="connected"}'), 0)
@@ -443,7 +443,7 @@ test.serial('SIGTERM stops accepting, tells MQTT 5 sessions 0x8B and ends with e
 
 test.serial('a worker that is killed is replaced and counted, and the door stays open', async (t) => {
   const { mqttPort, proxy } = await world(t, { workers: 2 })
-  const victim = Number(proxy.lines().find((line) => line['message'] === 'worker ready')?.['workerPid'])
+  const victim = Number(proxy.lines().find((line) => line.message === 'worker ready')?.workerPid)
   t.true(victim > 0)
   process.kill(victim, 'SIGKILL')
   await proxy.until(

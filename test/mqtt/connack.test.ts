@@ -13,7 +13,7 @@ const reads = test.macro({
 test('success', reads, 4, '0000', 0, null)
 test('session present', reads, 4, '0100', 0, null)
 test('not authorized', reads, 4, '0005', 5, null)
-test('success', reads, 5, '0000 00', 0, null)
+test('success without properties', reads, 5, '0000 00', 0, null)
 test('a refusal without properties', reads, 5, '0087', 0x87, null)
 test('Server Keep Alive', reads, 5, '0000 03 13001e', 0, 30)
 test('Server Keep Alive of zero', reads, 5, '0000 03 130000', 0, 0)
@@ -21,10 +21,7 @@ test(
   'Server Keep Alive behind every other property',
   reads,
   5,
-  '0100 3d 1100000e10 210014 2401 2500 2700100000 12000161 220008 1f0000 26000161000162 26000161000163 2801 2901 2a01 1a0000 1c000161 150001 61 16000100 1300ff'.replace(
-    '3d',
-    '44',
-  ),
+  '0100 41 1100000e10 210014 2401 2500 2700100000 12000161 220008 1f0000 26000161000162 26000161000163 2801 2901 2a01 1a0000 1c000161 150001 61 16000100 1300ff',
   0,
   255,
 )

@@ -4,7 +4,9 @@ import { KeepAliveWheel } from '../../src/mqtt/keep-alive.ts'
 function wheelOf(t: { teardown(end: () => void): void }) {
   const wheel = new KeepAliveWheel()
   const entries: Parameters<KeepAliveWheel['remove']>[0][] = []
-  t.teardown(() => entries.forEach((entry) => wheel.remove(entry)))
+  t.teardown(() => {
+    for (const entry of entries) wheel.remove(entry)
+  })
   const add = (seconds: number, expired: () => void) => {
     const entry = wheel.add(seconds, expired)
     entries.push(entry)

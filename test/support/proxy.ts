@@ -34,7 +34,7 @@ export function write(dir: string, name: string, text: string): string {
   return file
 }
 
-export interface Proxy {
+export interface RunningProxy {
   readonly child: ChildProcess
   /** All that it has printed; JSON lines when the configuration says `format: json`. */
   output(): string
@@ -54,7 +54,7 @@ export async function startProxy(
   file: string,
   metricsPort: number,
   options: { cwd?: string; prefix?: string[] } = {},
-): Promise<Proxy> {
+): Promise<RunningProxy> {
   const command = [...(options.prefix ?? []), process.execPath, MAIN, 'run', ...(file === '' ? [] : ['-c', file])]
   const child = spawn(command[0]!, command.slice(1), {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -75,7 +75,7 @@ export async function startProxy(
     await exited
   })
   const metrics = async () => (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text()
-  const proxy: Proxy = {
+  const proxy: RunningProxy = {
     child,
     output: () => text,
     lines: () =>
@@ -108,7 +108,7 @@ export async function startProxy(
   }
   await proxy.until(() => {
     if (child.exitCode !== null) throw new Error(`ended with ${child.exitCode}\n${text}`)
-    return proxy.lines().some((line) => line['message'] === 'ready') || text.includes('brokergate is ready')
+    return proxy.lines().some((line) => line.message === 'ready') || text.includes('brokergate is ready')
   }, 'ready')
   return proxy
 }
