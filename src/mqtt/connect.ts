@@ -29,7 +29,12 @@ interface ConnectLayout {
 
 export type ConnectRead =
   | { readonly kind: 'connect'; readonly connect: Connect; readonly rest: Buffer | null }
-  | { readonly kind: 'refused'; readonly code: FailureCode; readonly version: MqttVersion; readonly detail: string }
+  | {
+      readonly kind: 'refused'
+      readonly code: FailureCode
+      readonly version: MqttVersion | null
+      readonly detail: string
+    }
   /** The device left before it had said anything. */
   | { readonly kind: 'gone' }
 
@@ -44,7 +49,12 @@ const refused = (code: FailureCode, version: MqttVersion, detail: string): Conne
  * Reads one whole CONNECT from the stream and leaves it paused, nothing lost: bytes after the packet come back
  * as `rest`. Nothing is buffered beyond `maxBytes`, and the deadline is for the whole packet, not for its pauses.
  */
-export function readConnect(stream: ByteStream, maxBytes: number, deadlineMs: number): Promise<ConnectRead> {
+export function readConnect(
+  stream: ByteStream,
+  maxBytes: number,
+  deadlineMs: number,
+  signal?: AbortSignal,
+): Promise<ConnectRead> {
   return new Promise((resolve) => {
     const chunks: Buffer[] = []
     let length = 0
@@ -58,6 +68,7 @@ export function readConnect(stream: ByteStream, maxBytes: number, deadlineMs: nu
       stream.off('data', onData)
       stream.off('end', onGone)
       stream.off('close', onGone)
+      signal?.removeEventListener('abort', onAbort)
       resolve(result)
     }
     const onData = (chunk: Buffer) => {
@@ -84,6 +95,11 @@ export function readConnect(stream: ByteStream, maxBytes: number, deadlineMs: nu
       () => done(refused('ERR_CONNECT_TIMEOUT', 4, `${length} bytes of CONNECT in ${deadlineMs} ms`)),
       deadlineMs,
     )
+    // Nobody has spoken MQTT yet, so there is no version to answer in.
+    const onAbort = () =>
+      done({ kind: 'refused', code: 'ERR_DRAINING', version: null, detail: 'stopped before CONNECT' })
+    if (signal?.aborted) return onAbort()
+    signal?.addEventListener('abort', onAbort, { once: true })
     stream.on('data', onData)
     stream.on('end', onGone)
     stream.on('close', onGone)

@@ -55,7 +55,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       try {
         const authenticated = await authenticate(parts, connection, trace, signal)
         trace.stage = 'connect'
-        const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection))
+        const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection), signal)
         if (read.kind === 'gone') return 'downstream'
         version = read.kind === 'refused' ? read.version : read.connect.version
         if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)

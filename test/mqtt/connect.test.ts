@@ -424,3 +424,13 @@ test('200 000 mutated CONNECTs never throw, and none that breaks the layout is a
   t.deepEqual(wrong.slice(0, 5), [])
   t.true(accepted > 10_000, `${accepted} accepted`)
 })
+
+test('a process that stops taking in devices does not wait for CONNECT', async (t) => {
+  const stopping = new AbortController()
+  const stream = new FakeStream()
+  const reading = readConnect(stream, 1_000, 60_000, stopping.signal)
+  stream.say('10')
+  stopping.abort()
+  t.like(await reading, { kind: 'refused', code: 'ERR_DRAINING', version: null })
+  t.is(stream.listenerCount('data'), 0)
+})
