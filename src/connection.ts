@@ -37,7 +37,7 @@ export interface SecuredConnection extends AcceptedConnection {
 /** The client certificate as presented, possession proved by the handshake, nothing else believed. */
 export interface PeerCertificate {
   readonly leaf: X509Certificate
-  /** What else the device sent, leaf first, at most `MAX_CHAIN` certificates. */
+  /** Leaf first, as the device sent it (Bun goes on into the domain's own CAs); at most `MAX_CHAIN` certificates. */
   readonly chain: readonly X509Certificate[]
   /** The TLS library's verdict against the domain's CAs: null is «a valid path for client authentication». */
   readonly verifyError: string | null
