@@ -1,16 +1,18 @@
-import { X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Authenticator, Credentials } from './auth/authenticator.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
+import type { DialResult } from './backend/tcp.ts'
 import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthenticatedConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
+import { reasonOf } from './errors.ts'
 import { encodeProxyV2 } from './listener/proxy-protocol.ts'
 import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
 import { type RevocationList, RevocationLists, readCrlFile } from './registry/crl.ts'
 import { readRegistry } from './registry/files.ts'
 import type { Registry } from './registry/registry.ts'
-import { createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
+import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
 
 /** What one generation of the settings turns into: everything that answers a question about a device. */
 export interface Generation {
@@ -49,6 +51,14 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       warnings.push(...result.warnings)
     } else issues.push(...result.issues)
   }
+  for (const [index, { clientTrust }] of settings.domains.entries()) {
+    try {
+      caCertificates(clientTrust.ca)
+    } catch (error) {
+      issues.push(`domains[${index}].clientTrust.ca: ${error instanceof Error ? error.message : String(error)}`)
+    }
+  }
+  if (issues.length > 0) return { kind: 'refused', issues }
   const revocations = settings.domains.map((domain, index) => readRevocations(domain, index, issues))
 
   let domains: Domains | null = null
@@ -121,13 +131,8 @@ function domainOptions(domain: DomainSettings): DomainOptions {
   }
 }
 
-function caCertificates(files: readonly string[]): X509Certificate[] {
-  return files.flatMap((file) =>
-    (read(file).match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? []).map(
-      (pem) => new X509Certificate(pem),
-    ),
-  )
-}
+const caCertificates = (files: readonly string[]): X509Certificate[] =>
+  files.flatMap((file) => certificatesOf(read(file)))
 
 function readRevocations(domain: DomainSettings, index: number, issues: string[]): RevocationLists | null {
   const { crl, ca } = domain.clientTrust
@@ -144,7 +149,7 @@ function readRevocations(domain: DomainSettings, index: number, issues: string[]
 function makeBackend(name: string, settings: BackendSettings, { metrics, embeddedPath }: AssembleOptions): Backend {
   const { username, password, clientId, keepAlive } = settings.identity
   const identity: UpstreamIdentity = { username, password, clientId, keepAlive }
-  const onDial = (result: string, seconds: number) => metrics.dial(name, result, seconds)
+  const onDial = (result: DialResult, seconds: number) => metrics.dial(name, DIAL_LABELS[result], seconds)
   if (settings.kind === 'embedded') {
     return BACKENDS.embedded({ name, identity, path: embeddedPath, connectTimeoutMs: EMBEDDED_TIMEOUT_MS, onDial })
   }
@@ -169,6 +174,15 @@ function makeBackend(name: string, settings: BackendSettings, { metrics, embedde
 }
 
 const EMBEDDED_TIMEOUT_MS = 5_000
+
+/** How a dial is counted: by the reason of the failure table where it failed. */
+const DIAL_LABELS: Readonly<Record<DialResult, string>> = {
+  connected: 'ok',
+  refused: reasonOf('ERR_BACKEND_REFUSED'),
+  timeout: reasonOf('ERR_BACKEND_TIMEOUT'),
+  untrusted: reasonOf('ERR_BACKEND_UNTRUSTED'),
+  canceled: 'canceled',
+}
 
 /** The device's address for a broker that speaks the PROXY protocol; the destination is ours, as the device reached it. */
 function proxyHeader(connection: AuthenticatedConnection): Buffer {

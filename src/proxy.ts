@@ -22,20 +22,27 @@ export interface Parts {
 /** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
 export function createServe(parts: Parts) {
   return async function serve(socket: Socket, listener: ListenerOptions): Promise<CloseReason> {
-    let connection: AcceptedConnection = accept(socket, listener)
-    const trace = newTrace()
-    try {
-      const greeting = await greet(socket, listener)
-      if (greeting.kind === 'probe') return end(parts, connection, trace, 'probe')
-      connection = behind(connection, greeting)
-      const admitted = admission(parts, connection, greeting, trace)
-      const secured = await secure(parts, connection, admitted, trace)
-      const handler = parts.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
-      return end(parts, connection, trace, await handler.serve(secured, trace, parts.closing))
-    } catch (error) {
-      return end(parts, connection, trace, asProxyError(error))
-    }
+    const life: Life = { connection: accept(socket, listener), trace: newTrace() }
+    const result = await pass(parts, life, listener).catch(asProxyError)
+    return end(parts, life.connection, life.trace, result)
   }
+}
+
+/** What has been learnt so far, for the ending. */
+interface Life {
+  connection: AcceptedConnection
+  readonly trace: Trace
+}
+
+async function pass(parts: Parts, life: Life, listener: ListenerOptions): Promise<CloseReason> {
+  const { trace } = life
+  const greeting = await greet(life.connection.socket, listener)
+  if (greeting.kind === 'probe') return 'probe'
+  life.connection = behind(life.connection, greeting)
+  const admitted = admission(parts, life.connection, greeting, trace)
+  const secured = await secure(parts, life.connection, admitted, trace)
+  const handler = parts.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
+  return handler.serve(secured, trace, parts.closing)
 }
 
 let count = 0
@@ -138,7 +145,11 @@ function end(
     if (!socket.destroyed) setTimeout(() => socket.destroy(), LINGER_MS)
   }
   parts.metrics.closed(reason)
-  parts.ended(connection, trace, reason, error)
+  try {
+    parts.ended(connection, trace, reason, error)
+  } catch {
+    // A log that cannot be written to must not end the process, and there is nobody left to tell.
+  }
   return reason
 }
 

@@ -37,7 +37,8 @@ export function program(): Command {
     .description('serve; without -c with an embedded broker and development certificates in .brokergate/')
     .option(...config)
     .action(async (options: { config?: string }) => {
-      process.exitCode = await run({ file: options.config ?? null, env: process.env, print })
+      // Explicitly: whatever is still open then (a device that drips, a listener of a half start) must not keep us.
+      process.exit(await run({ file: options.config ?? null, env: process.env, print }))
     })
   root
     .command('check')

@@ -77,6 +77,7 @@ export async function run(options: RunOptions): Promise<number> {
   } finally {
     await broker?.close()
     rmSync(folder, { recursive: true, force: true })
+    log.flush()
   }
 }
 

@@ -123,7 +123,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_CONNECT_MALFORMED:          ['connect'],
   ERR_PROTOCOL_VERSION:           ['connect'],
   ERR_CLIENT_ID_INVALID:          ['connect'],
-  ERR_MODE_UNSERVED:              [],
+  ERR_MODE_UNSERVED:              ['connect'],
   ERR_PACKET_MALFORMED:           [],
   ERR_PACKET_UNEXPECTED:          [],
   ERR_PACKET_TOO_LARGE:           [],
@@ -132,8 +132,8 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_BACKEND_REFUSED:            ['connect', 'dial'],
   ERR_BACKEND_TIMEOUT:            ['connect', 'dial'],
   ERR_BACKEND_UNTRUSTED:          ['connect', 'dial'],
-  ERR_BACKEND_PROTOCOL:           ['connect', 'dial'],
-  ERR_BACKEND_LOST:               ['connect', 'dial'],
+  ERR_BACKEND_PROTOCOL:           ['connect'],
+  ERR_BACKEND_LOST:               ['connect'],
   ERR_INTERNAL:                   ['hello', 'handshake', 'identity', 'connect', 'dial'],
 }
 

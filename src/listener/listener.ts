@@ -45,6 +45,7 @@ export class Acceptor {
   readonly #serve: (socket: Socket, listener: ListenerOptions) => void
   readonly #gates = new Set<Gate>()
   #paused: NodeJS.Timeout | null = null
+  #stopped = false
 
   constructor(capacity: Capacity, metrics: Metrics, serve: (socket: Socket, listener: ListenerOptions) => void) {
     this.#capacity = capacity
@@ -74,7 +75,7 @@ export class Acceptor {
     this.#metrics.accepted(options.as)
     this.#serve(socket, options)
     const full = this.#capacity.full(this.live)
-    if (full !== null && this.#paused === null) this.#pause(full)
+    if (full !== null && this.#paused === null && !this.#stopped) this.#pause(full)
   }
 
   /**
@@ -86,6 +87,7 @@ export class Acceptor {
     for (const gate of this.#gates) void gate.close()
     const look = () => {
       this.#paused = setTimeout(async () => {
+        if (this.#stopped) return
         if (!this.#capacity.roomy(this.live)) return look()
         const opened = await Promise.allSettled([...this.#gates].map((gate) => gate.open()))
         if (opened.some((result) => result.status === 'rejected')) return look()
@@ -97,6 +99,7 @@ export class Acceptor {
 
   /** No more accepting, whatever comes. */
   stop(): void {
+    this.#stopped = true
     if (this.#paused !== null) clearTimeout(this.#paused)
   }
 }
@@ -107,6 +110,8 @@ class Gate {
   readonly #options: ListenerOptions
   readonly #accept: (socket: Socket) => void
   #server: Server | null = null
+  /** What was asked for last; opening takes a moment, in which it may be asked to close. */
+  #wanted = false
 
   constructor(options: ListenerOptions, accept: (socket: Socket) => void) {
     this.#options = options
@@ -115,6 +120,7 @@ class Gate {
   }
 
   open(): Promise<void> {
+    this.#wanted = true
     if (this.#server !== null) return Promise.resolve()
     const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: false }, this.#accept)
     return new Promise((resolve, reject) => {
@@ -124,13 +130,15 @@ class Gate {
         server.on('error', () => {})
         const address = server.address()
         if (typeof address === 'object' && address !== null) this.port = address.port
-        this.#server = server
+        if (this.#wanted) this.#server = server
+        else server.close()
         resolve()
       })
     })
   }
 
   close(): Promise<void> {
+    this.#wanted = false
     const server = this.#server
     this.#server = null
     if (server === null) return Promise.resolve()

@@ -1,4 +1,4 @@
-import type { Authenticator } from '../auth/authenticator.ts'
+import type { Authenticator, AuthOutcome } from '../auth/authenticator.ts'
 import type { Backend, Upstream } from '../backend/backend.ts'
 import type { AuthenticatedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
@@ -91,7 +91,10 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         }
         const failure = asProxyError(error)
         refuse(device, failure.code, version)
-        parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
+        // An identity that was refused is counted as such; it never came to CONNECT.
+        if (trace.stage !== 'authenticate') {
+          parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
+        }
         throw failure
       } finally {
         attempt.over()
@@ -149,7 +152,18 @@ async function authenticate(
     authenticator.method === 'x509'
       ? ({ kind: 'x509', peer: connection.peer } as const)
       : ({ kind: 'backend' } as const)
-  const outcome = await authenticator.authenticate(credentials, connection, signal)
+  let outcome: AuthOutcome
+  try {
+    outcome = await authenticator.authenticate(credentials, connection, signal)
+  } catch (error) {
+    // Whatever was thrown, the answer is no, and it is told apart from a device that was judged.
+    const fault =
+      error instanceof ProxyError
+        ? error
+        : new ProxyError('ERR_IDENTITY_FAULT', error instanceof Error ? error.message : String(error), { cause: error })
+    parts.metrics.identity(authenticator.method, reasonOf(fault.code))
+    throw fault
+  }
   if (outcome.kind === 'denied') {
     parts.metrics.identity(authenticator.method, reasonOf(outcome.code))
     throw new ProxyError(outcome.code, outcome.detail)
@@ -170,6 +184,8 @@ class Session implements LiveSession, Observer {
   #relay: Relay | null = null
   #reason: FailureCode | null = null
   #closing = false
+  /** This CONNECT has its result in the metrics; it has one only. */
+  #counted = false
   #refusedByBroker = false
   #connackTimer: NodeJS.Timeout | null = null
 
@@ -214,7 +230,7 @@ class Session implements LiveSession, Observer {
     trace.packetsIn = 1 + this.#inbound.packets
     trace.packetsOut = this.#outbound.packets
     if (this.#reason === null && !this.#outbound.connected && side === 'downstream') {
-      metrics.connect('gone', versionName(this.#connect.version), seconds(this.#connection))
+      this.#count('gone')
     }
     return this.#reason ?? side ?? 'ERR_INTERNAL'
   }
@@ -233,14 +249,10 @@ class Session implements LiveSession, Observer {
 
   connack(connack: Connack): void {
     clearTimeout(this.#connackTimer ?? undefined)
-    const { metrics, wheel } = this.#parts
+    const { wheel } = this.#parts
     const trace = this.#trace
     trace.connectedMs = performance.now() - this.#connection.acceptedAt
-    metrics.connect(
-      connack.code === 0 ? 'ok' : 'refused_by_broker',
-      versionName(this.#connect.version),
-      trace.connectedMs / 1_000,
-    )
+    this.#count(connack.code === 0 ? 'ok' : 'refused_by_broker')
     this.#refusedByBroker = connack.code !== 0
     if (this.#refusedByBroker) return
     const keepAlive = connack.serverKeepAliveSeconds ?? this.#connect.keepAliveSeconds
@@ -256,11 +268,18 @@ class Session implements LiveSession, Observer {
     if (pass < rest.length) this.#inbound.refused()
   }
 
+  #count(result: string): void {
+    if (this.#counted) return
+    this.#counted = true
+    this.#parts.metrics.connect(result, versionName(this.#connect.version), seconds(this.#connection))
+  }
+
   #upstreamLost(): Buffer | null {
     if (this.#outbound.connected) {
       // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.
       return this.#inbound.disconnected ? null : this.#lastWord('ERR_BACKEND_LOST')
     }
+    clearTimeout(this.#connackTimer ?? undefined)
     this.#reason ??= 'ERR_BACKEND_LOST'
     return this.#lastWord('ERR_BACKEND_LOST')
   }
@@ -275,7 +294,7 @@ class Session implements LiveSession, Observer {
       const silent = disconnected || this.#inbound.disconnected || this.#refusedByBroker || !atBoundary
       return silent ? null : farewell(code, this.#connect.version)
     }
-    this.#parts.metrics.connect(reasonOf(code), versionName(this.#connect.version), seconds(this.#connection))
+    this.#count(reasonOf(code))
     return disconnected || !atBoundary ? null : refusal(code, this.#connect.version)
   }
 }

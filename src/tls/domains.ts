@@ -144,7 +144,7 @@ const messageOf = (error: unknown): string => (error instanceof Error ? error.me
 const normal = (serverName: string): string => serverName.toLowerCase().replace(/\.$/, '')
 
 /** The certificates of a PEM text, in their order. Throws on one that cannot be read. */
-function certificatesOf(pem: string): X509Certificate[] {
+export function certificatesOf(pem: string): X509Certificate[] {
   const blocks = pem.match(/-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]*-----END (?:TRUSTED )?CERTIFICATE-----/g) ?? []
   return blocks.map((block) => new X509Certificate(block))
 }

@@ -394,7 +394,7 @@ test.serial(
       t.is(line.stage, stage, what)
     }
     t.is(brokerConnections(), 0)
-    t.is(await proxy.metric('brokergate_backend_dials_total{backend="open",result="connected"}'), 0)
+    t.is(await proxy.metric('brokergate_backend_dials_total{backend="open",result="ok"}'), 0)
   },
 )
 

@@ -93,5 +93,5 @@ log: { format: json }
   await refused(revoked, 'lax.test', 'certificate_revoked')
   await connect(withoutList, 'lax.test')
 
-  t.is(await proxy.metric('brokergate_backend_dials_total{backend="main",result="connected"}'), 3)
+  t.is(await proxy.metric('brokergate_backend_dials_total{backend="main",result="ok"}'), 3)
 })

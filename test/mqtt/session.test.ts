@@ -17,6 +17,7 @@ const OK5 = '2003000000'
 
 interface Options {
   readonly outcome?: AuthOutcome
+  readonly authenticate?: () => Promise<AuthOutcome>
   readonly unserved?: boolean
   readonly identity?: Partial<UpstreamIdentity>
   readonly limits?: Partial<SessionLimits>
@@ -34,7 +35,9 @@ function served(t: ExecutionContext, options: Options = {}) {
   const dials: string[] = []
   const authenticator: Authenticator = {
     method: 'x509',
-    authenticate: async () => options.outcome ?? { kind: 'authenticated', principal: PRINCIPAL, permit: OPEN_PERMIT },
+    authenticate: async () =>
+      (await options.authenticate?.()) ??
+      options.outcome ?? { kind: 'authenticated', principal: PRINCIPAL, permit: OPEN_PERMIT },
   }
   const backend: Backend = {
     name: 'main',
@@ -105,8 +108,26 @@ test('a refused identity closes in silence and never dials', async (t) => {
   t.is(await s.ended, 'ERR_CERTIFICATE_REVOKED')
   t.deepEqual([s.device.heard, s.device.finished, s.dials], ['', true, []])
   t.true(s.device.flowing, 'what the device says is drained, so that the close is no reset')
-  t.deepEqual(s.told, ['identity x509 certificate_revoked', 'connect certificate_revoked unknown'])
+  // Counted on its own rung and on no other: it never came to CONNECT.
+  t.deepEqual(s.told, ['identity x509 certificate_revoked'])
 })
+
+for (const [what, thrown] of [
+  ['says so', new ProxyError('ERR_IDENTITY_FAULT', 'the registry is away')],
+  ['throws anything', new TypeError('undefined is not a function')],
+] as const) {
+  test(`an authenticator that ${what} refuses, is counted as a fault, and nobody is dialled`, async (t) => {
+    const s = served(t, {
+      authenticate: async () => {
+        throw thrown
+      },
+    })
+    s.device.say(V5)
+    t.is(await s.ended, 'ERR_IDENTITY_FAULT')
+    t.deepEqual([s.device.heard, s.device.finished, s.dials], ['', true, []])
+    t.deepEqual(s.told, ['identity x509 identity_fault'])
+  })
+}
 
 const neverDials = test.macro({
   async exec(t, said: string, code: FailureCode, heard: string) {
@@ -453,6 +474,22 @@ test('a drain before CONNACK is a CONNACK, told once', async (t) => {
   s.broker.say(null)
   t.is(await s.ended, 'ERR_DRAINING')
   t.is(s.told.filter((line) => line === 'connect draining 5').length, 1)
+})
+
+test('one CONNECT has one result, whatever happens after the broker was lost', async (t) => {
+  const s = served(t)
+  s.device.say(V5)
+  await until(() => s.broker.written.length > 0)
+  s.broker.say(null)
+  await until(() => s.device.finished)
+  s.session().close('ERR_BACKEND_TIMEOUT')
+  s.device.say('00')
+  s.device.say(null)
+  t.is(await s.ended, 'ERR_BACKEND_LOST')
+  t.deepEqual(
+    s.told.filter((line) => line.startsWith('connect ')),
+    ['connect backend_lost 5'],
+  )
 })
 
 test('a drain within CONNACK says nothing', async (t) => {
