@@ -1,10 +1,8 @@
 // The way to the broker may be hostile too. Were the broker's certificate not verified, anybody on the way could take
 // the fleet's messages; were ours not shown, a broker that asks for it would shut all devices out.
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import test, { type ExecutionContext } from 'ava'
 import { createCa, issueDevice, issueServer } from '../../src/cli/pki.ts'
-import { mqttClient, openDoor } from '../support/e2e.ts'
+import { mqttClient, openDoor, startMosquitto } from '../support/e2e.ts'
 import { folderFor, freePort, write } from '../support/proxy.ts'
 
 const inner = createCa({ commonName: 'inner' })
@@ -13,50 +11,30 @@ const gateway = issueDevice(inner, { commonName: 'gateway' })
 const FILES = { 'inner.pem': inner.certPem, 'gateway.pem': gateway.chainPem, 'gateway.key': gateway.keyPem }
 
 /** Mosquitto over TLS only, for clients with a certificate of the inner CA. */
-async function startMosquitto(t: ExecutionContext): Promise<{ port: number; log(): string }> {
+async function tlsMosquitto(t: ExecutionContext): Promise<{ port: number; log(): string }> {
   const dir = folderFor(t)
   const port = await freePort()
   write(dir, 'ca.pem', inner.certPem)
   write(dir, 'broker.pem', broker.chainPem)
   write(dir, 'broker.key', broker.keyPem)
-  const file = write(
+  const { log } = await startMosquitto(
+    t,
     dir,
-    'mosquitto.conf',
     `listener ${port} 127.0.0.1
-user root
-log_type all
-log_dest stderr
-persistence false
 cafile ${dir}/ca.pem
 certfile ${dir}/broker.pem
 keyfile ${dir}/broker.key
 require_certificate true
-use_identity_as_username true
-`,
+use_identity_as_username true`,
   )
-  const child = spawn('mosquitto', ['-c', file], { stdio: ['ignore', 'ignore', 'pipe'] })
-  let log = ''
-  child.stderr.on('data', (chunk: Buffer) => {
-    log += chunk.toString()
-  })
-  const exited = once(child, 'exit')
-  t.teardown(async () => {
-    child.kill('SIGKILL')
-    await exited
-  })
-  const deadline = Date.now() + 10_000
-  while (!/mosquitto version .* running/.test(log)) {
-    if (Date.now() > deadline || child.exitCode !== null) throw new Error(`Mosquitto did not start\n${log}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-  return { port, log: () => log }
+  return { port, log }
 }
 
 const backend = (port: number, rest: string): string =>
   `kind: tls, servers: [ { address: "127.0.0.1:${port}" } ], ${rest}`
 
 test.serial('a broker over TLS that wants a certificate gets ours, and messages pass', async (t) => {
-  const mosquitto = await startMosquitto(t)
+  const mosquitto = await tlsMosquitto(t)
   const { port } = await openDoor(t, {
     backend: backend(mosquitto.port, 'ca: [ inner.pem ], serverName: broker.test, cert: gateway.pem, key: gateway.key'),
     files: FILES,
@@ -78,7 +56,7 @@ for (const [what, rest] of [
   ['that misses our certificate',           'ca: [ inner.pem ], serverName: broker.test'],
 ] as const) {
   test.serial(`a broker over TLS ${what} gets no session`, async (t) => {
-    const mosquitto = await startMosquitto(t)
+    const mosquitto = await tlsMosquitto(t)
     const { port } = await openDoor(t, { backend: backend(mosquitto.port, rest), files: FILES })
     const refused = await t.throwsAsync(mqttClient(t, port))
     t.is((refused as { code?: number }).code, 3, refused.message)

@@ -25,8 +25,8 @@ test.serial('devices on different workers reach each other through the embedded 
       const found = new Map(
         proxy
           .lines()
-          .filter((line) => line['event'] === 'session')
-          .map((line) => [line['clientId'] as string, line['worker']] as const),
+          .filter((line) => line.event === 'session')
+          .map((line) => [line.clientId as string, line.worker] as const),
       )
       return names.every((name) => found.has(name)) && names.map((name) => found.get(name))
     }, 'a line for every session')

@@ -59,7 +59,7 @@ async function door(t: ExecutionContext, listener?: string): Promise<Door> {
 }
 
 const line = (proxy: RunningProxy, reason: string): Promise<Record<string, unknown>> =>
-  proxy.until(() => proxy.lines().find((found) => found['reason'] === reason), `a line about ${reason}`)
+  proxy.until(() => proxy.lines().find((found) => found.reason === reason), `a line about ${reason}`)
 const hellos = (result: string): string => `brokergate_hellos_total{result="${result}"}`
 
 for (const version of ['send-proxy', 'send-proxy-v2'] as const) {
@@ -74,8 +74,8 @@ for (const version of ['send-proxy', 'send-proxy-v2'] as const) {
     await client.publishAsync('t', 'through two proxies', { qos: 1 })
     t.is(await arrived, 'through two proxies')
     await client.endAsync()
-    const session = await proxy.until(() => proxy.lines().find((found) => found['clientId'] === 'behind'), 'its line')
-    t.is(session['remoteAddress'], DEVICE)
+    const session = await proxy.until(() => proxy.lines().find((found) => found.clientId === 'behind'), 'its line')
+    t.is(session.remoteAddress, DEVICE)
   })
 
   test.serial(`health checks with ${version} are probes and no failures`, async (t) => {
@@ -86,7 +86,7 @@ for (const version of ['send-proxy', 'send-proxy-v2'] as const) {
       .split('\n')
       .filter((row) => row.startsWith('brokergate_hellos_total{') && !/"(ok|probe)"/.test(row) && !row.endsWith(' 0'))
     t.deepEqual(others, [])
-    t.false(proxy.lines().some((found) => 'event' in found && found['reason'] !== 'probe'))
+    t.false(proxy.lines().some((found) => 'event' in found && found.reason !== 'probe'))
   })
 }
 
@@ -105,7 +105,7 @@ test.serial('a connection with nothing in it, as other health checks are, is a p
 test.serial('a trusted source without a header is refused', async (t) => {
   const { proxy, port } = await door(t, TRUST)
   await t.throwsAsync(knock(port, 'direct'))
-  t.is((await line(proxy, 'proxy_header'))['remoteAddress'], '127.0.0.1')
+  t.is((await line(proxy, 'proxy_header')).remoteAddress, '127.0.0.1')
   t.is(await proxy.metric(hellos('proxy_header')), 1)
 })
 
@@ -113,7 +113,7 @@ test.serial('a header is refused where none is expected, and from a source that 
   const plain = await door(t)
   const front = await startHaproxy(t, plain.port, 'send-proxy-v2')
   await t.throwsAsync(knock(front, 'with a header'))
-  t.is((await line(plain.proxy, 'proxy_header'))['remoteAddress'], '127.0.0.1')
+  t.is((await line(plain.proxy, 'proxy_header')).remoteAddress, '127.0.0.1')
 
   const trusting = await door(t, TRUST)
   const liar = connect({ host: '127.0.0.1', port: trusting.port, localAddress: DEVICE })
@@ -122,7 +122,7 @@ test.serial('a header is refused where none is expected, and from a source that 
   liar.resume()
   liar.write('PROXY TCP4 10.9.8.7 10.9.8.6 1111 8883\r\n')
   await once(liar, 'close')
-  t.is((await line(trusting.proxy, 'proxy_header'))['remoteAddress'], DEVICE)
+  t.is((await line(trusting.proxy, 'proxy_header')).remoteAddress, DEVICE)
   t.is(await trusting.proxy.metric(hellos('proxy_header')), 1)
   // Without a header it is a device like every other.
   const honest = await knock(trusting.port, 'honest', { localAddress: DEVICE })
@@ -159,5 +159,5 @@ test.serial("the broker is told the device's address in a PROXY header of versio
   t.is(got.readUInt16BE(24), sourcePort)
   t.is(got[28], 0x10, 'CONNECT comes right after')
   device.leave()
-  await proxy.until(() => proxy.lines().some((found) => found['clientId'] === 'told'), 'its line')
+  await proxy.until(() => proxy.lines().some((found) => found.clientId === 'told'), 'its line')
 })

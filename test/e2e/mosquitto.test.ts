@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
+import { startMosquitto } from '../support/e2e.ts'
 import { createCa, createCrl, type Issued, issueDevice, issueServer } from '../support/pki.ts'
 import { folderFor, freePort, type RunningProxy, startProxy, write } from '../support/proxy.ts'
 
@@ -31,38 +32,6 @@ interface World {
   readonly brokerPort: number
   /** New connections that Mosquitto has seen so far. */
   brokerConnections(): number
-}
-
-async function startMosquitto(
-  t: ExecutionContext,
-  dir: string,
-  port: number,
-  extra: string,
-): Promise<{ connections(): number }> {
-  const file = write(
-    dir,
-    'mosquitto.conf',
-    `listener ${port} 127.0.0.1\nuser root\nlog_type all\nlog_dest stderr\npersistence false\n${extra}\n`,
-  )
-  const child = spawn('mosquitto', ['-c', file], { stdio: ['ignore', 'pipe', 'pipe'] })
-  let log = ''
-  child.stdout.on('data', (chunk: Buffer) => {
-    log += chunk.toString()
-  })
-  child.stderr.on('data', (chunk: Buffer) => {
-    log += chunk.toString()
-  })
-  const exited = once(child, 'exit')
-  t.teardown(async () => {
-    child.kill('SIGKILL')
-    await exited
-  })
-  const deadline = Date.now() + 10_000
-  while (!/mosquitto version .* running/.test(log)) {
-    if (Date.now() > deadline || child.exitCode !== null) throw new Error(`Mosquitto did not start\n${log}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-  return { connections: () => log.split('New connection from').length - 1 }
 }
 
 async function world(t: ExecutionContext, options: { workers?: number } = {}): Promise<World> {
@@ -93,8 +62,12 @@ async function world(t: ExecutionContext, options: { workers?: number } = {}): P
 `,
   )
   await exec('mosquitto_passwd', ['-c', '-b', write(dir, 'passwords', ''), 'alice', 'wonderland'])
-  const open = await startMosquitto(t, dir, brokerPort, 'allow_anonymous true')
-  await startMosquitto(t, folderFor(t), passwordPort, `allow_anonymous false\npassword_file ${dir}/passwords`)
+  const open = await startMosquitto(t, dir, `listener ${brokerPort} 127.0.0.1\nallow_anonymous true`)
+  await startMosquitto(
+    t,
+    folderFor(t),
+    `listener ${passwordPort} 127.0.0.1\nallow_anonymous false\npassword_file ${dir}/passwords`,
+  )
   const config = write(
     dir,
     'brokergate.yaml',
@@ -124,7 +97,14 @@ log: { format: json }
 `,
   )
   const proxy = await startProxy(t, config, metricsPort)
-  return { dir, proxy, mqttPort, alpnPort, brokerPort, brokerConnections: open.connections }
+  return {
+    dir,
+    proxy,
+    mqttPort,
+    alpnPort,
+    brokerPort,
+    brokerConnections: () => open.log().split('New connection from').length - 1,
+  }
 }
 
 const certificate = (dir: string, name: string): string[] => [
@@ -293,7 +273,11 @@ test.serial('telemetry in the user name of an X.509 device never reaches the bro
   const { dir, proxy } = await world(t)
   await proxy.stop()
   const [port, passwordPort, metricsPort] = [await freePort(), await freePort(), await freePort()]
-  await startMosquitto(t, folderFor(t), passwordPort, `allow_anonymous false\npassword_file ${dir}/passwords`)
+  await startMosquitto(
+    t,
+    folderFor(t),
+    `listener ${passwordPort} 127.0.0.1\nallow_anonymous false\npassword_file ${dir}/passwords`,
+  )
   write(dir, 'broker-password', 'wonderland\n')
   const config = write(
     dir,
@@ -439,6 +423,18 @@ test.serial('SIGTERM stops accepting, tells MQTT 5 sessions 0x8B and ends with e
   const ended = proxy.stop('SIGTERM')
   t.is(await goodbye, 0x8b)
   t.deepEqual(await ended, { code: 0, signal: null })
+})
+
+test.serial('a second SIGTERM ends at once, whatever the grace', async (t) => {
+  const { mqttPort, proxy } = await world(t, { workers: 2 })
+  // Two sessions: the farewell of the second one is due only later in the grace period.
+  await client(t, mqttPort, { protocolVersion: 5 })
+  await client(t, mqttPort, { protocolVersion: 4 })
+  proxy.child.kill('SIGTERM')
+  await proxy.until(() => proxy.lines().some((line) => line.message === 'draining'), 'draining')
+  const { code } = await proxy.stop('SIGTERM')
+  t.is(code, 1)
+  t.false(proxy.lines().some((line) => line.message === 'ended'))
 })
 
 test.serial('a worker that is killed is replaced and counted, and the door stays open', async (t) => {

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
@@ -73,6 +74,28 @@ ${options.extra ?? ''}
   )
   const proxy = await startProxy(t, config, metricsPort, options.prefix === undefined ? {} : { prefix: options.prefix })
   return { dir, proxy, port }
+}
+
+/** A real Mosquitto with these lines of configuration, up when it resolves, gone after the test. */
+export async function startMosquitto(t: ExecutionContext, dir: string, lines: string): Promise<{ log(): string }> {
+  // Its standard output is kept back until it ends when it is no terminal; standard error is not.
+  const common = 'user root\nlog_type all\nlog_dest stderr\npersistence false\n'
+  const file = write(dir, 'mosquitto.conf', `${lines}\n${common}`)
+  const child = spawn('mosquitto', ['-c', file], { stdio: ['ignore', 'ignore', 'pipe'] })
+  let log = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    log += chunk.toString()
+  })
+  const exited = once(child, 'exit')
+  t.teardown(async () => {
+    child.kill('SIGKILL')
+    await exited
+  })
+  await eventually(() => {
+    if (child.exitCode !== null) throw new Error(`Mosquitto did not start\n${log}`)
+    return /mosquitto version .* running/.test(log)
+  }, 'Mosquitto')
+  return { log: () => log }
 }
 
 /** An MQTT.js client over mutual TLS; ended after the test. */

@@ -64,7 +64,7 @@ const CLIENTS: Readonly<Record<string, string>> = {
   curl: `curl -sk --resolve ${NAME}:PORT:127.0.0.1 https://${NAME}:PORT/`,
   mosquitto: 'mosquitto_pub -h localhost -p PORT --capath /etc/ssl/certs --tls-alpn x-amzn-mqtt-ca -t t -m m',
   'node-20': `${env.NODE20 ?? 'node'} ${script('hello.cjs', NODE)} PORT`,
-  'node-26': `${env.NODE26 ?? '/tmp/n26/node_modules/.bin/node'} ${join(scripts, 'hello.cjs')} PORT`,
+  'node-26': `${env.NODE26 ?? 'npx -y -p node@26 node'} ${join(scripts, 'hello.cjs')} PORT`,
   bun: `npx bun ${join(scripts, 'hello.cjs')} PORT`,
   python: `python3 ${script('hello.py', PYTHON)} PORT`,
   go: `go run ${script('hello.go', GO)} PORT`,
@@ -73,7 +73,7 @@ const CLIENTS: Readonly<Record<string, string>> = {
   wget: 'wget -q -t1 --no-check-certificate -O- https://localhost:PORT/',
   nss: `tstclnt -h 127.0.0.1 -p PORT -a ${NAME} -D -o`,
   'nss-ech-grease': `tstclnt -h 127.0.0.1 -p PORT -a ${NAME} -D -o -i 50`,
-  'chrome-by-curl': `${env.CURL_CFFI_PYTHON ?? '/tmp/hello/venv/bin/python'} ${script('chrome.py', CHROME)} PORT`,
+  'chrome-by-curl': `${env.CURL_CFFI_PYTHON ?? 'python3'} ${script('chrome.py', CHROME)} PORT`,
 }
 
 async function capture(command: string): Promise<Buffer> {
