@@ -80,7 +80,8 @@ export class Acceptor {
 
   /**
    * Closes the listening sockets until there is room again. Out of descriptors, an open listener would spin: accept
-   * fails and the socket stays readable. Devices get a refusal at once, which they can take to another replica.
+   * fails and the socket stays readable. The other workers go on; once all have paused, devices get a refusal at once,
+   * which they can take to another replica.
    */
   #pause(reason: 'descriptors' | 'connections'): void {
     this.#metrics.acceptPaused(reason)

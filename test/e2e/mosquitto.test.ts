@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
-import { startMosquitto } from '../support/e2e.ts'
+import { mqttClient, startMosquitto } from '../support/e2e.ts'
 import { createCa, createCrl, type Issued, issueDevice, issueServer } from '../support/pki.ts'
 import { folderFor, freePort, type RunningProxy, startProxy, write } from '../support/proxy.ts'
 
@@ -116,24 +116,9 @@ const certificate = (dir: string, name: string): string[] => [
   `${dir}/${name}.key`,
 ]
 
-function client(t: ExecutionContext, port: number, options: IClientOptions = {}): Promise<MqttClient> {
-  const opening = mqtt.connectAsync({
-    protocol: 'mqtts',
-    host: 'localhost',
-    port,
-    ca: ca.certPem,
-    cert: device.chainPem,
-    key: device.keyPem,
-    servername: 'localhost',
-    reconnectPeriod: 0,
-    clientId: `c-${Math.random().toString(36).slice(2)}`,
-    ...options,
-  } as IClientOptions)
-  t.teardown(async () => {
-    await opening.then((connected) => connected.endAsync(true)).catch(() => {})
-  })
-  return opening
-}
+/** A device of this file's own fleet; `localhost` by name, as Mosquitto's clients have it. */
+const client = (t: ExecutionContext, port: number, options: IClientOptions = {}): Promise<MqttClient> =>
+  mqttClient(t, port, { host: 'localhost', ca: ca.certPem, cert: device.chainPem, key: device.keyPem, ...options })
 
 const message = (subscriber: MqttClient): Promise<{ topic: string; text: string; qos: number; retain: boolean }> =>
   new Promise((resolve) => {
