@@ -4,10 +4,10 @@ import type { Authenticator, Credentials } from './auth/authenticator.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
 import type { DialResult } from './backend/tcp.ts'
 import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
-import type { AuthenticatedConnection } from './connection.ts'
+import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
-import { encodeProxyV2 } from './listener/proxy-protocol.ts'
+import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
 import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
 import { type RevocationList, RevocationLists, readCrlFile } from './registry/crl.ts'
 import { readRegistry } from './registry/files.ts'
@@ -18,7 +18,8 @@ import { certificatesOf, createDomains, type DomainOptions, type Domains, Domain
 export interface Generation {
   readonly domains: Domains
   readonly warnings: readonly string[]
-  authenticator<K extends Credentials['kind']>(domain: string, method: K): Authenticator
+  /** Null where this version has none of the kind. */
+  authenticator(domain: string, method: Credentials['kind']): Authenticator | null
   backend(name: string): Backend
   close(): Promise<void>
 }
@@ -101,7 +102,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     generation: {
       domains,
       warnings: [...warnings, ...domains.warnings],
-      authenticator: (domain, method) => authenticators.get(`${domain} ${method}`)!,
+      authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       backend: (name) => backends.get(name)!,
       async close() {
         await Promise.all([...backends.values()].map((backend) => backend.close()))
@@ -185,7 +186,8 @@ const DIAL_LABELS: Readonly<Record<DialResult, string>> = {
 }
 
 /** The device's address for a broker that speaks the PROXY protocol; the destination is ours, as the device reached it. */
-function proxyHeader(connection: AuthenticatedConnection): Buffer {
+function proxyHeader(connection: AuthorizedConnection | null): Buffer {
+  if (connection === null) return LOCAL_V2
   const { socket, remoteAddress, remotePort } = connection
   return encodeProxyV2(
     { address: remoteAddress, port: remotePort },

@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import type { Principal } from './auth/authenticator.ts'
+import type { Authenticated } from './auth/authenticator.ts'
 import type { FailureCode } from './errors.ts'
 import type { ClientHello } from './listener/client-hello.ts'
 import type { Permit } from './policy/permit.ts'
@@ -43,9 +43,15 @@ export interface PeerCertificate {
   readonly verifyError: string | null
 }
 
-/** Stage 3. We know who, and what it may do. Only this may reach a backend. */
+/** Stage 3. We know who, and what it was granted. */
 export interface AuthenticatedConnection extends SecuredConnection {
-  readonly principal: Principal
+  readonly who: Authenticated
+}
+
+/** Stage 4. It may connect, under this client id. Only this may reach a backend. */
+export interface AuthorizedConnection extends AuthenticatedConnection {
+  /** As the broker sees it: assigned where the device sent none, with the tenant's prefix. */
+  readonly clientId: string
   readonly permit: Permit
 }
 

@@ -1,4 +1,5 @@
 import { assemble } from './assemble.ts'
+import { identifier } from './auth/identify.ts'
 import type { Settings } from './config/schema.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
@@ -49,6 +50,11 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   for (const warning of generation.warnings) options.warn(warning)
 
   const closing = new AbortController()
+  const identify = identifier({
+    metrics,
+    authenticatorFor: ({ admissions, domain }, method) =>
+      SERVED_MODES.has(admissions[0]!.mode) ? generation.authenticator(domain.name, method) : null,
+  })
   const mqtt = mqttHandler({
     limits: {
       connectTimeoutMs: settings.limits.connectTimeout,
@@ -59,11 +65,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     },
     metrics,
     wheel: new KeepAliveWheel(),
-    authenticatorFor: ({ admissions, domain }) => {
-      const { mode, auth } = admissions[0]!
-      if (!SERVED_MODES.has(mode) || (auth !== 'x509' && auth !== 'backend')) return null
-      return generation.authenticator(domain.name, auth)
-    },
+    identify,
     backendFor: (domain) => generation.backend(domain.backend),
   })
   const serve = createServe({

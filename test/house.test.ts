@@ -6,12 +6,14 @@ import test from 'ava'
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['cli'],
   cli: ['start.ts', 'assemble.ts', 'config', 'control', 'registry', 'backend'],
-  'start.ts': ['assemble.ts', 'proxy.ts', 'listener', 'mqtt', 'https', 'tls'],
+  'start.ts': ['assemble.ts', 'proxy.ts', 'auth', 'listener', 'mqtt', 'wss', 'https', 'tls'],
   'assemble.ts': ['plugins.ts', 'listener', 'registry', 'tls'],
   'proxy.ts': ['listener', 'tls'],
   'plugins.ts': ['auth', 'backend'],
-  auth: ['policy'],
-  mqtt: ['relay.ts'],
+  auth: ['policy', 'registry'],
+  registry: ['policy'],
+  mqtt: ['policy', 'relay.ts'],
+  https: ['policy'],
 }
 
 const areaOf = (path: string): string => path.split('/')[0]!

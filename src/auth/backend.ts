@@ -1,5 +1,6 @@
-import { OPEN_PERMIT } from '../policy/permit.ts'
-import type { Authenticator } from './authenticator.ts'
+import { NO_VARIABLES, OPEN_GRANTS } from '../policy/permit.ts'
+import { NO_THINGS } from '../registry/entries.ts'
+import type { Authenticated, Authenticator } from './authenticator.ts'
 
 /** Leaves the judgement to the broker: CONNECT's credentials travel on, and its CONNACK decides. */
 export function backend(): Authenticator<{ readonly kind: 'backend' }> {
@@ -7,7 +8,18 @@ export function backend(): Authenticator<{ readonly kind: 'backend' }> {
     method: 'backend',
     async authenticate(_credentials, connection) {
       const principal = { id: `backend:${connection.domain.name}`, method: 'backend', attributes: {} } as const
-      return { kind: 'authenticated', principal, permit: OPEN_PERMIT }
+      const outcome: Authenticated = {
+        kind: 'authenticated',
+        principal,
+        grants: OPEN_GRANTS,
+        variables: NO_VARIABLES,
+        things: NO_THINGS,
+        disconnectAfterMs: null,
+        refreshAfterMs: null,
+        refresh: async () => outcome,
+        rejudge: () => outcome,
+      }
+      return outcome
     },
   }
 }

@@ -1,8 +1,9 @@
 import { createHash, type X509Certificate } from 'node:crypto'
 import type { PeerCertificate } from '../connection.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
-import { OPEN_PERMIT } from '../policy/permit.ts'
+import { NO_VARIABLES, OPEN_GRANTS } from '../policy/permit.ts'
 import type { RevocationLists } from '../registry/crl.ts'
+import { NO_THINGS } from '../registry/entries.ts'
 import type { CertificateStatus, Recognition, Registry } from '../registry/registry.ts'
 import type { TrustMode } from '../tls/domains.ts'
 import type { Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
@@ -73,7 +74,18 @@ function decide(options: X509Options, peer: PeerCertificate | null): AuthOutcome
 
   const refusal = trust(options, peer, known.kind === 'registered', now)
   if (refusal !== null) return refusal
-  return { kind: 'authenticated', principal: principalOf(leaf), permit: OPEN_PERMIT }
+  const rejudge = (): AuthOutcome => decide(options, peer)
+  return {
+    kind: 'authenticated',
+    principal: principalOf(leaf),
+    grants: OPEN_GRANTS,
+    variables: NO_VARIABLES,
+    things: NO_THINGS,
+    disconnectAfterMs: null,
+    refreshAfterMs: null,
+    refresh: async () => rejudge(),
+    rejudge,
+  }
 }
 
 function trust(options: X509Options, peer: PeerCertificate, registered: boolean, now: Date): Denial | null {

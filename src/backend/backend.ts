@@ -1,4 +1,4 @@
-import type { AuthenticatedConnection } from '../connection.ts'
+import type { AuthorizedConnection } from '../connection.ts'
 import type { ByteStream } from '../relay.ts'
 
 /** What the broker is told instead of the device's own user name, password, client id and keep alive. */
@@ -17,10 +17,11 @@ export interface Backend {
   readonly name: string
   readonly identity: UpstreamIdentity
   /**
-   * Opens a way to one server of this backend, connected (and for TLS verified) within its deadline.
+   * Opens a way to one server of this backend, connected (and for TLS verified) within its deadline. Null: for
+   * brokergate itself (pooled publishes, events), no device behind it.
    * @throws {ProxyError} ERR_BACKEND_REFUSED, ERR_BACKEND_TIMEOUT (both may be retried elsewhere), ERR_BACKEND_UNTRUSTED.
    */
-  open(connection: AuthenticatedConnection, clientId: string, signal: AbortSignal): Promise<Upstream>
+  open(connection: AuthorizedConnection | null, signal: AbortSignal): Promise<Upstream>
   close(): Promise<void>
 }
 

@@ -6,7 +6,7 @@ import {
   type SecureContext,
   type TLSSocket,
 } from 'node:tls'
-import type { AuthenticatedConnection } from '../connection.ts'
+import type { AuthorizedConnection } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
 import type { Backend, Upstream, UpstreamIdentity } from './backend.ts'
 import { type Balance, Balancer } from './balancer.ts'
@@ -35,7 +35,7 @@ export interface TcpOptions {
   /** For one whole `open`: name look-up, TCP, TLS, and every server tried. */
   readonly connectTimeoutMs: number
   /** Bytes that come first on every stream, ahead of TLS: a PROXY header; null writes none. */
-  readonly proxyHeader: ((connection: AuthenticatedConnection) => Uint8Array) | null
+  readonly proxyHeader: ((connection: AuthorizedConnection | null) => Uint8Array) | null
   readonly tls: BackendTls | null
   readonly onDial: (result: DialResult, seconds: number) => void
   /** Milliseconds, monotonic; `performance.now` unless told. */
@@ -147,7 +147,7 @@ export function tcp(options: TcpOptions): Backend {
     name: options.name,
     identity: options.identity,
 
-    async open(connection, _clientId, signal) {
+    async open(connection, signal) {
       const endsAtMs = now() + options.connectTimeoutMs
       const signals = [signal, closing.signal]
       const header = options.proxyHeader?.(connection) ?? null

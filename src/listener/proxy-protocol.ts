@@ -86,6 +86,9 @@ export function encodeProxyV2(source: Endpoint, destination: Endpoint): Buffer {
   return header
 }
 
+/** The header of a connection that we open for ourselves: nobody is behind it, command LOCAL. */
+export const LOCAL_V2: Buffer = Buffer.concat([V2_SIGNATURE, Buffer.from([LOCAL, 0, 0, 0])])
+
 function invalid(detail: string): ProxyHeaderParse {
   return { kind: 'invalid', detail }
 }

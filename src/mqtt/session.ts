@@ -1,8 +1,17 @@
-import type { Authenticator, AuthOutcome } from '../auth/authenticator.ts'
+import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
+import type { Identify } from '../auth/identify.ts'
 import type { Backend, Upstream } from '../backend/backend.ts'
-import type { AuthenticatedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
+import type {
+  AuthenticatedConnection,
+  AuthorizedConnection,
+  CloseReason,
+  ProtocolHandler,
+  SecuredConnection,
+  Trace,
+} from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
+import { OPEN_PERMIT } from '../policy/permit.ts'
 import { type ByteStream, type Relay, relay } from '../relay.ts'
 import type { Domain } from '../tls/domains.ts'
 import type { Connack } from './connack.ts'
@@ -28,8 +37,7 @@ export interface SessionParts {
   readonly limits: SessionLimits
   readonly metrics: Metrics
   readonly wheel: KeepAliveWheel
-  /** null when this way in is known but not served. */
-  authenticatorFor(connection: SecuredConnection): Authenticator | null
+  readonly identify: Identify
   backendFor(domain: Domain): Backend
 }
 
@@ -38,68 +46,95 @@ export interface LiveSession {
   close(code: FailureCode): void
 }
 
+/** MQTT that comes over another protocol of the same connection: the frames of a WebSocket, as bytes. */
+export interface Arrival {
+  readonly stream: ByteStream
+  /** The request that upgraded; an authorizer sees it beside CONNECT. */
+  readonly http: HttpProof | null
+  /** Who was proved by the upgrade; null: CONNECT has to. */
+  readonly who: Authenticated | null
+}
+
 export interface MqttHandler extends ProtocolHandler {
   readonly live: ReadonlySet<LiveSession>
+  /** As `serve`, over the arrival's stream. The first admission of the connection is the one that counts. */
+  serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
 }
 
 /** Serves MQTT over an established TLS connection: authenticate → CONNECT → open → relay → close. */
 export function mqttHandler(parts: SessionParts): MqttHandler {
   const live = new Set<LiveSession>()
+
+  async function serveArrival(
+    connection: SecuredConnection,
+    arrival: Arrival,
+    trace: Trace,
+    signal: AbortSignal,
+  ): Promise<CloseReason> {
+    const device = arrival.stream
+    let version: MqttVersion | null = null
+    const attempt = new Attempt(device, signal)
+    try {
+      const early = await identifyEarly(parts, connection, arrival, trace, signal)
+      trace.stage = 'connect'
+      const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection), signal)
+      if (read.kind === 'gone') return 'downstream'
+      version = read.kind === 'refused' ? read.version : read.connect.version
+      if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
+      const { connect, rest } = read
+      trace.clientId = connect.clientId
+      trace.mqttVersion = connect.version
+      const who = early ?? (await identifyByConnect(parts, connection, arrival, connect, trace, attempt.signal))
+      const authenticated: AuthenticatedConnection = { ...connection, who }
+
+      trace.stage = 'open'
+      const backend = parts.backendFor(connection.domain)
+      trace.backend = backend.name
+      const changes = changesFor(connect, who.principal, connection.domain.name, backend.identity)
+      const packet = rewriteConnect(connect, changes)
+      const authorized: AuthorizedConnection = {
+        ...authenticated,
+        clientId: changes.clientId ?? connect.clientId,
+        permit: OPEN_PERMIT,
+      }
+      const upstream = await backend.open(authorized, attempt.signal)
+      if (attempt.deviceLeft) {
+        upstream.stream.destroy()
+        throw new ProxyError('ERR_BACKEND_REFUSED', 'the device left')
+      }
+      attempt.over()
+      trace.upstream = upstream.peer
+      trace.stage = 'relay'
+      const session = new Session(parts, authorized, device, trace, connect)
+      live.add(session)
+      try {
+        return await session.run(upstream, packet, rest)
+      } finally {
+        live.delete(session)
+      }
+    } catch (error) {
+      if (attempt.deviceLeft && trace.stage === 'open') {
+        parts.metrics.connect('gone', versionName(version), seconds(connection))
+        return 'downstream'
+      }
+      const failure = asProxyError(error)
+      refuse(device, failure.code, version)
+      // An identity that was refused is counted as such; it never came to CONNECT.
+      if (trace.stage !== 'authenticate') {
+        parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
+      }
+      throw failure
+    } finally {
+      attempt.over()
+    }
+  }
+
   return {
     protocol: 'mqtt',
     live,
-    async serve(connection, trace, signal) {
-      const device: ByteStream = connection.tls
-      let version: MqttVersion | null = null
-      const attempt = new Attempt(device, signal)
-      try {
-        const authenticated = await authenticate(parts, connection, trace, signal)
-        trace.stage = 'connect'
-        const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection), signal)
-        if (read.kind === 'gone') return 'downstream'
-        version = read.kind === 'refused' ? read.version : read.connect.version
-        if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
-        const { connect, rest } = read
-        trace.clientId = connect.clientId
-        trace.mqttVersion = connect.version
-        if (authenticated === null) throw new ProxyError('ERR_MODE_UNSERVED', `${trace.mode} is not served yet`)
-
-        trace.stage = 'open'
-        const backend = parts.backendFor(connection.domain)
-        trace.backend = backend.name
-        const changes = changesFor(connect, authenticated.principal, connection.domain.name, backend.identity)
-        const packet = rewriteConnect(connect, changes)
-        const upstream = await backend.open(authenticated, changes.clientId ?? connect.clientId, attempt.signal)
-        if (attempt.deviceLeft) {
-          upstream.stream.destroy()
-          throw new ProxyError('ERR_BACKEND_REFUSED', 'the device left')
-        }
-        attempt.over()
-        trace.upstream = upstream.peer
-        trace.stage = 'relay'
-        const session = new Session(parts, authenticated, trace, connect)
-        live.add(session)
-        try {
-          return await session.run(upstream, packet, rest)
-        } finally {
-          live.delete(session)
-        }
-      } catch (error) {
-        if (attempt.deviceLeft && trace.stage === 'open') {
-          parts.metrics.connect('gone', versionName(version), seconds(connection))
-          return 'downstream'
-        }
-        const failure = asProxyError(error)
-        refuse(device, failure.code, version)
-        // An identity that was refused is counted as such; it never came to CONNECT.
-        if (trace.stage !== 'authenticate') {
-          parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
-        }
-        throw failure
-      } finally {
-        attempt.over()
-      }
-    },
+    serveArrival,
+    serve: (connection, trace, signal) =>
+      serveArrival(connection, { stream: connection.tls, http: null, who: null }, trace, signal),
   }
 }
 
@@ -138,45 +173,53 @@ class Attempt {
   }
 }
 
-/** Who is it? null where the row of the matrix is not served, which the device is told once it has spoken. */
-async function authenticate(
+/**
+ * Who is it? Judged before a byte of MQTT is read, wherever the proof is there already; null where CONNECT has to prove
+ * it.
+ */
+async function identifyEarly(
   parts: SessionParts,
   connection: SecuredConnection,
+  arrival: Arrival,
   trace: Trace,
   signal: AbortSignal,
-): Promise<AuthenticatedConnection | null> {
+): Promise<Authenticated | null> {
+  if (arrival.who !== null) return arrival.who
+  const { auth } = connection.admissions[0]!
+  if (auth !== 'x509' && auth !== 'backend') return null
   trace.stage = 'authenticate'
-  const authenticator = parts.authenticatorFor(connection)
-  if (authenticator === null) return null
-  const credentials =
-    authenticator.method === 'x509'
-      ? ({ kind: 'x509', peer: connection.peer } as const)
-      : ({ kind: 'backend' } as const)
-  let outcome: AuthOutcome
-  try {
-    outcome = await authenticator.authenticate(credentials, connection, signal)
-  } catch (error) {
-    // Whatever was thrown, the answer is no, and it is told apart from a device that was judged.
-    const fault =
-      error instanceof ProxyError
-        ? error
-        : new ProxyError('ERR_IDENTITY_FAULT', error instanceof Error ? error.message : String(error), { cause: error })
-    parts.metrics.identity(authenticator.method, reasonOf(fault.code))
-    throw fault
+  const { peer } = connection
+  return parts.identify(connection, auth === 'x509' ? { kind: auth, peer } : { kind: auth }, trace, signal)
+}
+
+async function identifyByConnect(
+  parts: SessionParts,
+  connection: SecuredConnection,
+  { http }: Arrival,
+  connect: Connect,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<Authenticated> {
+  const { auth } = connection.admissions[0]!
+  trace.stage = 'authenticate'
+  const { username, password } = connect.packet
+  const mqtt = { clientId: connect.clientId, username: username ?? null, password: bytesOf(password) }
+  if (auth === 'custom') return parts.identify(connection, { kind: auth, http, mqtt }, trace, signal)
+  if (auth === 'custom-x509') {
+    return parts.identify(connection, { kind: auth, peer: connection.peer, http, mqtt }, trace, signal)
   }
-  if (outcome.kind === 'denied') {
-    parts.metrics.identity(authenticator.method, reasonOf(outcome.code))
-    throw new ProxyError(outcome.code, outcome.detail)
-  }
-  parts.metrics.identity(authenticator.method, 'ok')
-  trace.principal = outcome.principal.id
-  return { ...connection, principal: outcome.principal, permit: outcome.permit }
+  throw new ProxyError('ERR_INTERNAL', `${auth} is not proved by CONNECT`)
+}
+
+function bytesOf(password: Buffer | string | null | undefined): Uint8Array | null {
+  return password === undefined || password === null ? null : Buffer.from(password)
 }
 
 /** One device and its broker, from CONNECT forwarded to both sides closed. */
 class Session implements LiveSession, Observer {
   readonly #parts: SessionParts
-  readonly #connection: AuthenticatedConnection
+  readonly #connection: AuthorizedConnection
+  readonly #device: ByteStream
   readonly #trace: Trace
   readonly #connect: Connect
   readonly #inbound: Inbound
@@ -189,9 +232,16 @@ class Session implements LiveSession, Observer {
   #refusedByBroker = false
   #connackTimer: NodeJS.Timeout | null = null
 
-  constructor(parts: SessionParts, connection: AuthenticatedConnection, trace: Trace, connect: Connect) {
+  constructor(
+    parts: SessionParts,
+    connection: AuthorizedConnection,
+    device: ByteStream,
+    trace: Trace,
+    connect: Connect,
+  ) {
     this.#parts = parts
     this.#connection = connection
+    this.#device = device
     this.#trace = trace
     this.#connect = connect
     const { limits, metrics, wheel } = parts
@@ -201,7 +251,7 @@ class Session implements LiveSession, Observer {
 
   async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
     const { limits, metrics, wheel } = this.#parts
-    const device: ByteStream = this.#connection.tls
+    const device = this.#device
     metrics.traffic.packetsIn[1]!++
     metrics.traffic.bytesIn += this.#connect.bytes.length
     this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)

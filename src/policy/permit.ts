@@ -1,10 +1,49 @@
+/** IAM-style action names that the gate asks about; routes may name others (`iot:GetThingShadow`). */
 export type Action = 'iot:Connect' | 'iot:Publish' | 'iot:RetainPublish' | 'iot:Subscribe' | 'iot:Receive'
 
-/** What a principal may do. Called once per packet, so it neither waits nor allocates. */
+/**
+ * What one connection may do: policy documents with their variables filled in and their conditions decided. Called
+ * once per packet, so it neither waits nor allocates.
+ */
 export interface Permit {
-  /** True if at least one statement allows and none denies. */
-  allows(action: Action, resource: string): boolean
+  /**
+   * True if at least one statement allows and none denies.
+   * @param resource the tail of the ARN: `client/<id>`, `topic/<name>`, `topicfilter/<filter>`, `thing/<name>`
+   */
+  allows(action: Action | (string & {}), resource: string): boolean
+  /** True only if `allows(action, …)` holds for every resource: then the gate need not look at topics of that action. */
+  allowsAll(action: Action): boolean
 }
 
 /** Everything is allowed; the broker behind applies its own rules. */
-export const OPEN_PERMIT: Permit = { allows: () => true }
+export const OPEN_PERMIT: Permit = { allows: () => true, allowsAll: () => true }
+
+/** Nothing is. What an entry without policies gets: no policy, no permission. */
+export const CLOSED_PERMIT: Permit = { allows: () => false, allowsAll: () => false }
+
+/** Values of policy variables and condition keys of one connection; null when it has none. */
+export interface Variables {
+  /** @param name without `${` and `}`, such as `iot:ClientId`; several values only where the field has several */
+  lookup(name: string): readonly string[] | null
+}
+
+/** Heads of the ARNs that a policy's resources are compared with: `arn:<partition>:iot:<region>:<accountId>:`. */
+export interface ArnHead {
+  readonly partition: string
+  readonly region: string
+  readonly accountId: string
+}
+
+/** What a principal was granted, before it is known as which client it connects. */
+export interface Grants {
+  /**
+   * Fills in the variables and decides the conditions. Never throws: what cannot be resolved does not allow.
+   * Equal grants with equal values share one permit.
+   */
+  permit(arn: ArnHead, variables: Variables): Permit
+}
+
+export const OPEN_GRANTS: Grants = { permit: () => OPEN_PERMIT }
+export const NO_GRANTS: Grants = { permit: () => CLOSED_PERMIT }
+
+export const NO_VARIABLES: Variables = { lookup: () => null }

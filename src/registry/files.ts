@@ -92,7 +92,7 @@ export function readRegistry(folder: string): RegistryFiles {
           ),
         )
       }
-      entries.push({ fingerprint, status: wanted.status, der })
+      entries.push({ fingerprint, status: wanted.status, der, policies: [], things: [], exclusive: false })
     }
   }
   if (issues.length > 0) return { kind: 'invalid', issues }

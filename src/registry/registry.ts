@@ -1,5 +1,7 @@
 import { createHash, type X509Certificate } from 'node:crypto'
+import { type Grants, OPEN_GRANTS } from '../policy/permit.ts'
 import { type CertificateParts, certificateParts } from './der.ts'
+import { type AccessKey, type AuthorizerEntry, NO_THINGS, type Things } from './entries.ts'
 
 export type CertificateStatus = 'ACTIVE' | 'INACTIVE' | 'REVOKED' | 'PENDING_ACTIVATION'
 
@@ -17,6 +19,11 @@ export interface CertificateEntry {
   readonly status: CertificateStatus
   /** Null when only the fingerprint is known: then its twins cannot be told. */
   readonly der: Uint8Array | null
+  /** Names of policies; none means no permission. */
+  readonly policies: readonly string[]
+  /** Names of things it is attached to; with `exclusive` exactly one. */
+  readonly things: readonly string[]
+  readonly exclusive: boolean
 }
 
 export type Recognition =
@@ -31,15 +38,31 @@ export type Recognition =
   | { readonly kind: 'unreadable' }
   | { readonly kind: 'unknown' }
 
-/** What is known of certificates. */
+/** What is known of devices: one generation of it; a change makes another. */
 export interface Registry {
-  /** Number of entries. */
+  /** Number of certificates. */
   readonly size: number
   find(certificate: X509Certificate): Recognition
+  /** The policies of these names together. No name, no permission; a name that is not known grants nothing. */
+  grants(policies: readonly string[]): Grants
+  things(names: readonly string[], exclusive: boolean): Things
+  accessKey(id: string): AccessKey | null
+  authorizer(name: string): AuthorizerEntry | null
+}
+
+/** The registry in force; stays the same object while its contents change. */
+export interface LiveRegistry {
+  readonly current: Registry
+  /** Told after each change that took effect. Returns what ends the telling. */
+  onChange(listener: () => void): () => void
+  close(): void
 }
 
 /** @throws {RangeError} for two entries of one fingerprint: `files.ts` says which, before it comes to this */
-export function createRegistry(entries: Iterable<CertificateEntry>): Registry {
+export function createRegistry(
+  entries: Iterable<CertificateEntry>,
+  rest: Partial<Pick<Registry, 'grants' | 'things' | 'accessKey' | 'authorizer'>> = {},
+): Registry {
   const byFingerprint = new Map<string, CertificateEntry>()
   const byTbs = new Map<string, CertificateEntry>()
   const bySerial = new Map<string, CertificateEntry>()
@@ -54,6 +77,10 @@ export function createRegistry(entries: Iterable<CertificateEntry>): Registry {
 
   return {
     size: byFingerprint.size,
+    grants: rest.grants ?? (() => OPEN_GRANTS),
+    things: rest.things ?? (() => NO_THINGS),
+    accessKey: rest.accessKey ?? (() => null),
+    authorizer: rest.authorizer ?? (() => null),
     find(certificate) {
       const parts = certificateParts(certificate.raw)
       const entry = byFingerprint.get(sha256(certificate.raw))

@@ -13,5 +13,9 @@ test('the principal is the domain, and everything is left to the broker', async 
   const outcome = await backend().authenticate({ kind: 'backend' }, connectionOf('b.example.com'), AbortSignal.abort())
   if (outcome.kind !== 'authenticated') return t.fail()
   t.deepEqual(outcome.principal, { id: 'backend:b.example.com', method: 'backend', attributes: {} })
-  t.true(outcome.permit.allows('iot:Publish', 'anything'))
+  t.true(
+    outcome.grants
+      .permit({ partition: 'aws', region: 'r', accountId: '0' }, outcome.variables)
+      .allows('iot:Publish', 'topic/anything'),
+  )
 })

@@ -27,7 +27,16 @@ const remote = issueDevice(intermediate, { commonName: 'device-2' })
 const sha256 = (cert: X509Certificate) => createHash('sha256').update(cert.raw).digest('hex')
 
 const registryOf = (...entries: readonly (readonly [X509Certificate, CertificateStatus])[]) =>
-  createRegistry(entries.map(([cert, status]) => ({ fingerprint: sha256(cert), status, der: cert.raw })))
+  createRegistry(
+    entries.map(([cert, status]) => ({
+      fingerprint: sha256(cert),
+      status,
+      der: cert.raw,
+      policies: [],
+      things: [],
+      exclusive: false,
+    })),
+  )
 
 function crls(...lists: readonly (readonly [Issuer, CrlOptions])[]): RevocationLists {
   return new RevocationLists(
@@ -74,6 +83,7 @@ behavesLikeAnAuthenticator(test, 'x509', () => ({
   faulty: x509({
     ...DEFAULTS,
     registry: {
+      ...createRegistry([]),
       size: 1,
       find() {
         throw new TypeError('broken')

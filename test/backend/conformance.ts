@@ -3,7 +3,7 @@ import { type AddressInfo, createServer, type ListenOptions, type Server, type S
 import type { Duplex } from 'node:stream'
 import type { ExecutionContext, TestFn } from 'ava'
 import type { Backend } from '../../src/backend/backend.ts'
-import type { AuthenticatedConnection } from '../../src/connection.ts'
+import type { AuthorizedConnection } from '../../src/connection.ts'
 
 /** What a broker stub does with one connection; it may finish sending and still receive, or the other way round. */
 export type Serve = (peer: Duplex) => void
@@ -13,13 +13,13 @@ export interface Setup {
   backendTo(serve: Serve): Promise<Backend>
   /** The same kind, pointed at nothing. */
   unreachable(): Promise<Backend>
-  readonly connection: AuthenticatedConnection
+  readonly connection: AuthorizedConnection
 }
 
 export const NEVER = new AbortController().signal
 
 /** A backend looks at a connection only to tell the broker about it; here there is nothing to tell. */
-export const CONNECTION = { id: 'c1', remoteAddress: '192.0.2.7', remotePort: 40_000 } as AuthenticatedConnection
+export const CONNECTION = { id: 'c1', remoteAddress: '192.0.2.7', remotePort: 40_000 } as AuthorizedConnection
 
 export const echo: Serve = (peer) => {
   peer.on('error', () => {})
@@ -97,7 +97,7 @@ export function behavesLikeABackend(test: TestFn, kind: string, setup: (t: Execu
     const { backendTo, connection } = await setup(t)
     const backend = await backendTo(serve)
     t.teardown(() => backend.close())
-    return { backend, stream: (await backend.open(connection, 'device-1', NEVER)).stream }
+    return { backend, stream: (await backend.open(connection, NEVER)).stream }
   }
 
   test(`${kind}: carries bytes both ways`, async (t) => {
@@ -108,7 +108,7 @@ export function behavesLikeABackend(test: TestFn, kind: string, setup: (t: Execu
 
   test(`${kind}: an unreachable broker is a refusal the balancer may retry`, async (t) => {
     const { unreachable, connection } = await setup(t)
-    const error = await t.throwsAsync((await unreachable()).open(connection, 'device-1', NEVER), {
+    const error = await t.throwsAsync((await unreachable()).open(connection, NEVER), {
       code: 'ERR_BACKEND_REFUSED',
     })
     t.is(error.name, 'ProxyError')
@@ -117,9 +117,9 @@ export function behavesLikeABackend(test: TestFn, kind: string, setup: (t: Execu
   test(`${kind}: an aborted signal ends the attempt`, async (t) => {
     const { backendTo, connection } = await setup(t)
     const backend = await backendTo(echo)
-    await t.throwsAsync(backend.open(connection, 'device-1', AbortSignal.abort()), { name: 'ProxyError' })
+    await t.throwsAsync(backend.open(connection, AbortSignal.abort()), { name: 'ProxyError' })
     const controller = new AbortController()
-    const opening = backend.open(connection, 'device-1', controller.signal)
+    const opening = backend.open(connection, controller.signal)
     controller.abort()
     await t.throwsAsync(opening, { name: 'ProxyError' })
   })
@@ -129,7 +129,7 @@ export function behavesLikeABackend(test: TestFn, kind: string, setup: (t: Execu
     const backend = await backendTo(echo)
     t.teardown(() => backend.close())
     const controller = new AbortController()
-    const { stream } = await backend.open(connection, 'device-1', controller.signal)
+    const { stream } = await backend.open(connection, controller.signal)
     controller.abort()
     stream.write(Buffer.from('ping'))
     t.is(await received(stream, 'ping'), 'ping')
@@ -197,6 +197,6 @@ export function behavesLikeABackend(test: TestFn, kind: string, setup: (t: Execu
     const ended = closed(stream)
     await backend.close()
     await ended
-    await t.throwsAsync(backend.open(CONNECTION, 'device-1', NEVER), { code: 'ERR_BACKEND_REFUSED' })
+    await t.throwsAsync(backend.open(CONNECTION, NEVER), { code: 'ERR_BACKEND_REFUSED' })
   })
 }

@@ -134,7 +134,7 @@ test('a CONNECT through the backend is answered', async (t) => {
   const { path } = await started(t)
   const backend = backendAt(path)
   t.teardown(() => backend.close())
-  const { stream, peer } = await backend.open(CONNECTION, 'device-1', NEVER)
+  const { stream, peer } = await backend.open(CONNECTION, NEVER)
   t.is(peer, path)
   stream.write(
     generate({

@@ -7,6 +7,7 @@ import { setImmediate } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import type { UpstreamIdentity } from '../../src/backend/backend.ts'
 import { type DialResult, type Server, type TcpOptions, tcp } from '../../src/backend/tcp.ts'
+import type { AuthorizedConnection } from '../../src/connection.ts'
 import { ProxyError } from '../../src/errors.ts'
 import {
   allOf,
@@ -38,7 +39,7 @@ function backendTo(t: ExecutionContext, servers: readonly Server[], options: Par
     ...options,
   })
   t.teardown(() => backend.close())
-  return { backend, dials, open: (signal: AbortSignal = NEVER) => backend.open(CONNECTION, 'device-1', signal) }
+  return { backend, dials, open: (signal: AbortSignal = NEVER) => backend.open(CONNECTION, signal) }
 }
 
 const local = (port: number): Server => ({ host: '127.0.0.1', port })
@@ -214,7 +215,7 @@ test('leastconn counts streams while they are open', async (t) => {
 
 test('the PROXY header is the first thing the broker reads', async (t) => {
   const port = await tcpServer(t, echo)
-  const proxyHeader = ({ remoteAddress }: { remoteAddress: string }) => Buffer.from(`PROXY ${remoteAddress};`)
+  const proxyHeader = (connection: AuthorizedConnection | null) => Buffer.from(`PROXY ${connection?.remoteAddress};`)
   const { stream } = await backendTo(t, [local(port)], { proxyHeader }).open()
   stream.write(Buffer.from('CONNECT'))
   t.is(await received(stream, 'PROXY 192.0.2.7;CONNECT'), 'PROXY 192.0.2.7;CONNECT')

@@ -69,7 +69,7 @@ function backendTo(
     ...options,
   })
   t.teardown(() => backend.close())
-  return { backend, dials, open: (signal: AbortSignal = NEVER) => backend.open(CONNECTION, 'device-1', signal) }
+  return { backend, dials, open: (signal: AbortSignal = NEVER) => backend.open(CONNECTION, signal) }
 }
 
 const local = (port: number): Server => ({ host: '127.0.0.1', port })

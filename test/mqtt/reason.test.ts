@@ -34,7 +34,8 @@ test(parts, 'ERR_DRAINING', 'e0028b00')
 test(parts, 'ERR_PACKET_UNEXPECTED', 'e0028200')
 test(parts, 'ERR_PACKET_TOO_LARGE', 'e0029500')
 test(parts, 'ERR_BACKEND_LOST', 'e0028000')
-test(parts, 'ERR_CERTIFICATE_REVOKED', 'silence')
+test(parts, 'ERR_CERTIFICATE_REVOKED', 'e0028700')
+test(parts, 'ERR_CERTIFICATE_ABSENT', 'silence')
 
 test('no refusal says success, and 3.1.1 is told only its return codes 1 to 5 [MQTT-3.2.2-6]', (t) => {
   for (const code of CODES) {

@@ -1,12 +1,13 @@
 import { once } from 'node:events'
 import test, { type ExecutionContext } from 'ava'
 import type { Authenticator, AuthOutcome } from '../../src/auth/authenticator.ts'
+import { identifier } from '../../src/auth/identify.ts'
 import type { Backend, UpstreamIdentity } from '../../src/backend/backend.ts'
 import type { SecuredConnection, Trace } from '../../src/connection.ts'
 import { asProxyError, type FailureCode, ProxyError } from '../../src/errors.ts'
 import { KeepAliveWheel } from '../../src/mqtt/keep-alive.ts'
 import { mqttHandler, type SessionLimits } from '../../src/mqtt/session.ts'
-import { OPEN_PERMIT } from '../../src/policy/permit.ts'
+import { authenticatedAs } from '../support/identity.ts'
 import { chunked, FakeStream, fakeMetrics, hex, until } from './fakes.ts'
 
 /** Keep alive 60, client id `a`. */
@@ -35,15 +36,13 @@ function served(t: ExecutionContext, options: Options = {}) {
   const dials: string[] = []
   const authenticator: Authenticator = {
     method: 'x509',
-    authenticate: async () =>
-      (await options.authenticate?.()) ??
-      options.outcome ?? { kind: 'authenticated', principal: PRINCIPAL, permit: OPEN_PERMIT },
+    authenticate: async () => (await options.authenticate?.()) ?? options.outcome ?? authenticatedAs(PRINCIPAL),
   }
   const backend: Backend = {
     name: 'main',
     identity: { username: null, password: null, clientId: null, keepAlive: 'device', ...options.identity },
-    async open(_connection, clientId, signal) {
-      dials.push(clientId)
+    async open(connection, signal) {
+      dials.push(connection?.clientId ?? '')
       await options.open?.(signal, broker)
       return { stream: broker, peer: 'broker:1883' }
     },
@@ -60,13 +59,14 @@ function served(t: ExecutionContext, options: Options = {}) {
     },
     metrics,
     wheel,
-    authenticatorFor: () => (options.unserved ? null : authenticator),
+    identify: identifier({ metrics, authenticatorFor: () => (options.unserved ? null : authenticator) }),
     backendFor: () => backend,
   })
   const connection = {
     id: 'c1',
     tls: device,
     peer: null,
+    admissions: [{ mode: 'D', port: 8883, alpn: null, protocol: 'mqtt', auth: options.unserved ? 'custom' : 'x509' }],
     domain: { name: 'iot.example.com' },
     acceptedAt: performance.now(),
     securedAt: performance.now(),

@@ -9,7 +9,7 @@ const twin = malleate(device.certPem).cert
 
 function entryOf(cert: Pick<Issued, 'cert'>['cert'], status: CertificateStatus, known = true): CertificateEntry {
   const fingerprint = createHash('sha256').update(cert.raw).digest('hex')
-  return { fingerprint, status, der: known ? cert.raw : null }
+  return { fingerprint, status, der: known ? cert.raw : null, policies: [], things: [], exclusive: false }
 }
 
 test('the twin is valid and has another fingerprint', (t) => {
