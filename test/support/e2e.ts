@@ -3,10 +3,9 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
-import type { ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { createCa, issueDevice, issueServer } from '../../src/cli/pki.ts'
-import { folderFor, freePort, type RunningProxy, startProxy, write } from './proxy.ts'
+import { folderFor, freePort, type RunningProxy, startProxy, type Teardowns, write } from './proxy.ts'
 
 export const ca = createCa({ commonName: 'e2e fleet' })
 export const server = issueServer(ca, { serverNames: ['localhost'], ips: ['127.0.0.1'] })
@@ -48,7 +47,7 @@ export interface DoorOptions {
 }
 
 /** The real program with one listener on 127.0.0.1, one domain `localhost` that trusts our CA, and one backend. */
-export async function openDoor(t: ExecutionContext, options: DoorOptions): Promise<Door> {
+export async function openDoor(t: Teardowns, options: DoorOptions): Promise<Door> {
   const dir = folderFor(t)
   const [port, metricsPort] = [await freePort(), await freePort()]
   write(dir, 'ca.pem', ca.certPem)
@@ -77,7 +76,7 @@ ${options.extra ?? ''}
 }
 
 /** A real Mosquitto with these lines of configuration, up when it resolves, gone after the test. */
-export async function startMosquitto(t: ExecutionContext, dir: string, lines: string): Promise<{ log(): string }> {
+export async function startMosquitto(t: Teardowns, dir: string, lines: string): Promise<{ log(): string }> {
   // Its standard output is kept back until it ends when it is no terminal; standard error is not.
   const common = 'user root\nlog_type all\nlog_dest stderr\npersistence false\n'
   const file = write(dir, 'mosquitto.conf', `${lines}\n${common}`)
@@ -99,7 +98,7 @@ export async function startMosquitto(t: ExecutionContext, dir: string, lines: st
 }
 
 /** An MQTT.js client over mutual TLS; ended after the test. */
-export function mqttClient(t: ExecutionContext, port: number, options: Record<string, unknown> = {}) {
+export function mqttClient(t: Teardowns, port: number, options: Record<string, unknown> = {}) {
   const opening: Promise<MqttClient> = mqtt.connectAsync({
     protocol: 'mqtts',
     host: '127.0.0.1',
@@ -206,10 +205,7 @@ export interface Sink {
  * The least broker there is: CONNACK, PINGRESP, and an end for an end. With `onSession` the connection is handed over
  * once CONNACK is written, with nothing listening to its data.
  */
-export async function startSink(
-  t: ExecutionContext,
-  onSession?: (socket: Socket, clientId: string) => void,
-): Promise<Sink> {
+export async function startSink(t: Teardowns, onSession?: (socket: Socket, clientId: string) => void): Promise<Sink> {
   const live = new Set<Socket>()
   const sink: Server = createServer({ noDelay: true }, (socket) => {
     live.add(socket)

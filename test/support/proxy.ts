@@ -3,9 +3,21 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import type { ExecutionContext } from 'ava'
+import type { ExecutionContext, TestFn } from 'ava'
 
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname
+
+/** Whoever ends what was begun: a test, or all tests of a file. */
+export type Teardowns = Pick<ExecutionContext, 'teardown'>
+
+/** For what is started once and used by every test of a file. */
+export function forWholeFile(test: TestFn): Teardowns {
+  const ends: (() => unknown)[] = []
+  test.after.always(async () => {
+    for (const end of ends.reverse()) await end()
+  })
+  return { teardown: (end) => void ends.push(end) }
+}
 
 /** A port that nobody has now, below those that the system gives to clients. */
 export async function freePort(): Promise<number> {
@@ -21,7 +33,7 @@ export async function freePort(): Promise<number> {
 }
 
 /** A folder of its own, removed after the test. */
-export function folderFor(t: ExecutionContext): string {
+export function folderFor(t: Teardowns): string {
   const dir = mkdtempSync(join(tmpdir(), 'brokergate-test-'))
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
   return dir
@@ -50,7 +62,7 @@ export interface RunningProxy {
 
 /** Starts the real program on this runtime with a configuration file and waits until it says that it is ready. */
 export async function startProxy(
-  t: ExecutionContext,
+  t: Teardowns,
   file: string,
   metricsPort: number,
   options: { cwd?: string; prefix?: string[] } = {},
