@@ -96,12 +96,24 @@ export interface GatewayOptions {
   readonly workers?: number
   /** More lines of the configuration, at its top level. */
   readonly extra?: string
-  readonly limits?: string
+  /** More lines of the domain `localhost`, each indented by four. */
+  readonly domain?: string
+  /** In place of the registry's `certificates` and `policies`. */
+  readonly registry?: string
+  /** More files, by their path in the configuration's folder. */
+  readonly files?: Readonly<Record<string, string>>
   /** The wall clock at the start of the program, as `YYYY-MM-DD hh:mm:ss` in UTC. */
   readonly startsAt?: string
 }
 
 const json = (text: unknown): string => JSON.stringify(text)
+
+export const REGISTRY = `certificates:
+  - { file: certs/device.pem, status: ACTIVE, policies: [ everything ] }
+  - { file: certs/powerless.pem, status: ACTIVE }
+policies:
+  everything: { file: policies/everything.json }
+`
 
 /** brokergate with every way in, before a real Mosquitto, an authorizer over HTTPS and an HTTP backend. */
 export async function openGateway(t: Teardowns, options: GatewayOptions = {}): Promise<Gateway> {
@@ -138,17 +150,14 @@ export async function openGateway(t: Teardowns, options: GatewayOptions = {}): P
     write(dir, `${name}.key`, issued.keyPem)
     write(dir, `registry/certs/${name}.pem`, issued.certPem)
   }
+  for (const [name, text] of Object.entries(options.files ?? {})) write(dir, name, text)
   write(dir, 'registry/keys/token.pem', TOKEN_PUBLIC)
   write(dir, 'registry/hook-ca.pem', ca.certPem)
   write(dir, 'registry/policies/everything.json', json(ALLOW_ALL))
   write(
     dir,
     'registry/registry.yaml',
-    `certificates:
-  - { file: certs/device.pem, status: ACTIVE, policies: [ everything ] }
-  - { file: certs/powerless.pem, status: ACTIVE }
-policies:
-  everything: { file: policies/everything.json }
+    `${options.registry ?? REGISTRY}
 accessKeys:
   - { id: ${ACCESS_KEY.id}, secret: ${json(ACCESS_KEY.secret)}, policies: [ everything ] }
   - { id: ${TEMPORARY_KEY.id}, secret: ${json(TEMPORARY_KEY.secret)}, sessionToken: ${json(TEMPORARY_KEY.token)}, policies: [ everything ] }
@@ -180,7 +189,7 @@ domains:
     allowAuthorizerOverride: true
     routes:
       - { path: "/things/*/shadow", methods: [ GET, POST, DELETE ], backend: shadows, action: "iot:GetThingShadow" }
-    ${options.limits ?? ''}
+${options.domain ?? ''}
   - { serverNames: [ jobs.test ], certificates: [ { cert: server.pem, key: server.key } ], registry: main, backend: main, endpointType: jobs }
   - { serverNames: [ disabled.test ], status: disabled, certificates: [ { cert: server.pem, key: server.key } ], registry: main, backend: main }
 ${[
