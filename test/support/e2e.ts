@@ -151,7 +151,11 @@ export interface Device {
 export function knock(
   port: number,
   clientId: string,
-  options: { localAddress?: string; timeoutMs?: number } = {},
+  options: {
+    localAddress?: string
+    timeoutMs?: number
+    certificate?: { readonly chainPem: string; readonly keyPem: string }
+  } = {},
 ): Promise<Device> {
   return new Promise((resolve, reject) => {
     const socket = connectTls({
@@ -159,8 +163,8 @@ export function knock(
       port,
       servername: 'localhost',
       ca: ca.certPem,
-      cert: device.chainPem,
-      key: device.keyPem,
+      cert: (options.certificate ?? device).chainPem,
+      key: (options.certificate ?? device).keyPem,
       ...(options.localAddress !== undefined && { localAddress: options.localAddress }),
     } as ConnectionOptions)
     const timer = setTimeout(() => fail(new Error('no CONNACK in time')), options.timeoutMs ?? 30_000)
