@@ -186,7 +186,7 @@ class Attempt {
         0,
         Math.min(this.#endsAt - now, certificate?.disconnectAfterMs ?? Number.POSITIVE_INFINITY),
       ),
-      refreshAfterMs: yes.refreshAfterMs === null ? null : Math.max(0, answeredAt + yes.refreshAfterMs - now),
+      refreshAfterMs: yes.refreshAfterMs === null ? null : wholeMs(answeredAt + yes.refreshAfterMs - now),
       refresh: (signal) => this.#refresh(yes.principalId, signal),
       rejudge: () => this.#rejudge(entry, yes, answeredAt),
     }
@@ -233,6 +233,9 @@ function sameUser(before: AuthorizerEntry, now: AuthorizerEntry, user: string): 
 function joined(grants: Grants, certificate: Authenticated | null): Grants {
   return certificate === null ? grants : joinGrants(certificate.grants, grants)
 }
+
+/** What is left, for a timer. */
+const wholeMs = (ms: number): number => Math.max(0, Math.ceil(ms))
 
 const denied = (code: FailureCode, detail: string): Denial => ({ kind: 'denied', code, detail })
 const malformed = (detail: string): Denial => denied('ERR_CREDENTIALS_MALFORMED', detail)
