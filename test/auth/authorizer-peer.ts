@@ -124,6 +124,9 @@ export const FAULTS: Readonly<Record<string, Behavior>> = {
   ),
 }
 
+/** Faults that show only at the deadline; the others are told from a slow machine by a long one. */
+export const deadlineFor = (fault: string): number => (/deadline|drips/.test(fault) ? 2_000 : 5_000)
+
 type Webhook = Extract<AuthorizerEntry, { kind: 'webhook' }>
 
 export function webhookEntry(peer: { readonly port: number }, changes: Partial<Webhook> = {}): Webhook {
@@ -136,7 +139,7 @@ export function webhookEntry(peer: { readonly port: number }, changes: Partial<W
     signingKeys: null,
     cacheForHttp: false,
     shareForMs: null,
-    timeoutMs: 1_000,
+    timeoutMs: 5_000,
     concurrency: 8,
     url: new URL(`https://localhost:${peer.port}/device`),
     ca: [ca.certPem],

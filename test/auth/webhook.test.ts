@@ -7,7 +7,18 @@ import { createCa } from '../../src/cli/pki.ts'
 import { NO_METRICS } from '../../src/control/metrics.ts'
 import { NO_VARIABLES } from '../../src/policy/permit.ts'
 import { ARN } from '../support/identity.ts'
-import { ALLOW_ALL, connect, customOver, FAULTS, get, SHAPES, startPeer, webhookEntry, YES } from './authorizer-peer.ts'
+import {
+  ALLOW_ALL,
+  connect,
+  customOver,
+  deadlineFor,
+  FAULTS,
+  get,
+  SHAPES,
+  startPeer,
+  webhookEntry,
+  YES,
+} from './authorizer-peer.ts'
 import { behavesLikeAnAuthenticator, connectionOf } from './conformance.ts'
 
 const SIGNAL = new AbortController().signal
@@ -36,7 +47,7 @@ for (const [fault, behavior] of Object.entries(FAULTS)) {
     test(`${shape}: an authorizer that ${fault} admits nobody, denies nobody, and is asked again`, async (t) => {
       const peer = await startPeer(t)
       // With every cache on: a fault is in none of them.
-      const entry = webhookEntry(peer, { timeoutMs: 300, cacheForHttp: true, shareForMs: 60_000 })
+      const entry = webhookEntry(peer, { timeoutMs: deadlineFor(fault), cacheForHttp: true, shareForMs: 60_000 })
       const authenticator = customOver(t, [entry])
       peer.behavior = behavior
       const asking = authenticator.authenticate(credentials, connectionOf(), SIGNAL)
