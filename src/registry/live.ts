@@ -4,12 +4,14 @@ import { OverlayReader } from './overlay.ts'
 import type { LiveRegistry, Registry } from './registry.ts'
 import { type FileWatch, watchFiles } from './watch.ts'
 
-/** Where what goes on is told; never a secret. */
+/** Where what goes on is told; never a secret. The log of the process is one. */
 export interface RegistryLog {
   info(fields: Readonly<Record<string, unknown>>, message: string): void
   warn(fields: Readonly<Record<string, unknown>>, message: string): void
   error(fields: Readonly<Record<string, unknown>>, message: string): void
 }
+
+export const NO_LOG: RegistryLog = { info() {}, warn() {}, error() {} }
 
 export interface LiveOptions {
   /** As the settings name it. */
@@ -25,6 +27,8 @@ export interface LiveOptions {
 export interface WatchedRegistry extends LiveRegistry {
   readonly name: string
   readonly warnings: readonly string[]
+  /** What the files said when they last took effect, without what was learnt. */
+  readonly contents: RegistryContents
   /** From now on changes of the files take effect. */
   watch(): void
   /** Reads on in the overlay now, instead of when its file is seen to have grown. */
@@ -85,6 +89,10 @@ class Live implements WatchedRegistry {
     this.#contents = first.contents
     this.#files = first.files
     this.#current = registryOf(first.contents, overlay?.overlay ?? null)
+  }
+
+  get contents(): RegistryContents {
+    return this.#contents
   }
 
   get current(): Registry {

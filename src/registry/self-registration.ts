@@ -35,8 +35,7 @@ export interface Registrar {
 }
 
 /** How a first connection ended, as `provisions_total` counts it. */
-export const PROVISION_RESULTS = ['pending', 'success', 'client_error', 'server_error', 'throttled'] as const
-export type ProvisionResult = (typeof PROVISION_RESULTS)[number]
+export type ProvisionResult = 'pending' | 'success' | 'client_error' | 'server_error' | 'throttled'
 
 export interface SelfRegistrationOptions {
   /** As the settings name it. */
