@@ -1,7 +1,7 @@
 import { createHash, type X509Certificate } from 'node:crypto'
 import type { PeerCertificate } from '../connection.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
-import { NO_GRANTS, NO_VARIABLES } from '../policy/permit.ts'
+import { NO_GRANTS } from '../policy/permit.ts'
 import type { RegisteredCa } from '../registry/cas.ts'
 import { NO_THINGS, type Things } from '../registry/entries.ts'
 import type { CertificateEntry, CertificateStatus, Recognition, Registry } from '../registry/registry.ts'
@@ -10,6 +10,7 @@ import { subjectField } from '../registry/subject.ts'
 import type { TrustMode } from '../tls/domains.ts'
 import type { Authenticated, Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
 import { type Denial, denied, isForClients, namedByCrl, type PathOptions, refusedByCa } from './certificate-path.ts'
+import { certificateVariables } from './certificate-variables.ts'
 
 export interface X509Options extends PathOptions {
   readonly mode: TrustMode
@@ -85,7 +86,7 @@ function admitted(options: X509Options, peer: PeerCertificate, known: Recognitio
     kind: 'authenticated',
     principal: principalOf(peer.leaf, entry, things),
     grants: registry?.grants(entry?.policies ?? options.policies) ?? NO_GRANTS,
-    variables: NO_VARIABLES,
+    variables: certificateVariables(peer.leaf),
     things,
     disconnectAfterMs: options.cutAtExpiry ? Math.max(0, peer.leaf.validToDate.getTime() - now.getTime()) : null,
     refreshAfterMs: null,
