@@ -188,7 +188,30 @@ const CLIENT_TRUST = section({
       'PEM files with the CAs that device certificates must lead to. Needed where `mode` says ca, and by `crl`.',
     ),
   crl: CRL.optional().transform(orNull).describe('Certificate revocation lists.'),
+  policies: z
+    .array(z.string(expected('the name of a policy')), expected('a list of names of policies'))
+    .default([])
+    .describe(
+      'Policies of the registry for devices that it does not know: trusted by CA, or let in with BACKEND. None: no permission.',
+    ),
+  cutAtExpiry: z
+    .boolean(expected('true or false'))
+    .default(false)
+    .describe('End live connections when their certificate expires.'),
 })
+
+const ARN = {
+  partition: z.string().regex(/^[a-z0-9-]{1,32}$/, 'expected a partition such as aws'),
+  region: z.string().regex(/^[a-z0-9-]{1,32}$/, 'expected a region such as us-east-1'),
+  accountId: z
+    .string(expected('an account id of 12 digits, quoted'))
+    .regex(/^\d{12}$/, 'expected an account id of 12 digits, quoted'),
+}
+const ARN_HELP = {
+  partition: 'Partition in ARNs.',
+  region: 'Region in ARNs and in the scope of Signature Version 4.',
+  accountId: 'Account id in ARNs.',
+}
 
 const DOMAIN = section(
   {
@@ -240,6 +263,13 @@ const DOMAIN = section(
       .transform(toMs)
       .describe('From accept to the end of the TLS handshake.'),
     backend: z.string(expected('the name of a backend')).describe('Where sessions go, by its name under `backends`.'),
+    aws: section({
+      partition: ARN.partition.optional().describe(ARN_HELP.partition),
+      region: ARN.region.optional().describe(ARN_HELP.region),
+      accountId: ARN.accountId.optional().describe(ARN_HELP.accountId),
+    })
+      .prefault({})
+      .describe('Heads of ARNs for this domain, where they differ from `aws`.'),
   },
   'a domain: serverNames, certificates, backend and more',
 )
@@ -332,6 +362,13 @@ const BACKEND = z.discriminatedUnion(
 )
 
 export const SETTINGS = section({
+  aws: section({
+    partition: ARN.partition.default('aws').describe(ARN_HELP.partition),
+    region: ARN.region.default('us-east-1').describe(ARN_HELP.region),
+    accountId: ARN.accountId.default('000000000000').describe(ARN_HELP.accountId),
+  })
+    .prefault({})
+    .describe('Heads of the ARNs that policies are compared with.'),
   include: z
     .union([z.string(), z.array(z.string())], expected('a path or a list of paths'))
     .optional()
@@ -351,7 +388,15 @@ export const SETTINGS = section({
     .record(
       name(),
       section(
-        { path: path('a folder').describe('A folder; every *.yaml in it is read.') },
+        {
+          path: path('a folder').describe('A folder; every *.yaml in it is read, and followed when it changes.'),
+          state: path('a folder')
+            .optional()
+            .transform(orNull)
+            .describe(
+              'A folder of this program for what it learns: registrations, activations, revocations. None: it learns nothing.',
+            ),
+        },
         'a registry such as { path: registry/ }',
       ),
       expected('registries by name such as main: { path: registry/ }'),
@@ -441,6 +486,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
   { setting: 'backends.*.cert', must: 'file' },
   { setting: 'backends.*.key', must: 'file' },
   { setting: 'registries.*.path', must: 'folder' },
+  { setting: 'registries.*.state', must: 'new' },
   { setting: 'admin.socket', must: 'new' },
 ]
 

@@ -2,6 +2,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
+import type { ProvisionResult } from '../registry/self-registration.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
 /** Counted by the relay with plain additions and read by the scrape; never reset. */
@@ -30,8 +31,14 @@ export interface Metrics {
   connect(result: string, mqttVersion: '3.1.1' | '5' | 'unknown', seconds: number): void
   dial(backend: string, result: string, seconds: number): void
   sessions(delta: 1 | -1): void
+  registryReload(registry: string, result: ReloadResult): void
+  revocationReload(result: ReloadResult): void
+  provision(result: ProvisionResult): void
   closed(reason: CloseReason): void
 }
+
+/** A change of files that took effect, or one that was refused and changed nothing. */
+export type ReloadResult = 'ok' | 'refused'
 
 export type MetricType = 'counter' | 'gauge' | 'histogram'
 
@@ -71,6 +78,9 @@ export const METRICS = {
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
+  registry_reloads_total:        { type: 'counter',   labels: ['registry', 'result'], help: 'Changes of a registry’s files, by process: in effect (ok), or refused and the former ones kept.' },
+  revocation_reloads_total:      { type: 'counter',   labels: ['result'],            help: 'Changes of revocation lists, by process: in effect (ok), or refused and the former ones kept.' },
+  provisions_total:              { type: 'counter',   labels: ['result'],            help: 'Devices that registered themselves: waiting for activation (pending), made from a template (success), or why not.' },
   event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
   workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
   worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
@@ -203,6 +213,15 @@ const PACKET_TYPES = [
   'auth',
 ] as const
 
+/** As `provisions_total` tells them; `satisfies` and the type of the method keep it to what registrations say. */
+const PROVISIONS = [
+  'pending',
+  'success',
+  'client_error',
+  'server_error',
+  'throttled',
+] as const satisfies ProvisionResult[]
+
 /** How a worker ended, as `worker_exits_total` and the log tell it. */
 export const WORKER_EXIT_REASONS = ['drained', 'exit', 'signal', 'killed'] as const
 export type WorkerExitReason = (typeof WORKER_EXIT_REASONS)[number]
@@ -232,6 +251,7 @@ export interface MetricsOptions {
   /** Ports and backends of the configuration, whose series then start at 0. */
   readonly ports?: readonly number[]
   readonly backends?: readonly string[]
+  readonly registries?: readonly string[]
 }
 
 export interface MetricsParts {
@@ -336,6 +356,15 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     dialSeconds.zero({ backend })
   }
 
+  const registryReloads = counter('registry_reloads_total')
+  for (const registry of options.registries ?? []) {
+    for (const result of ['ok', 'refused']) registryReloads.inc({ registry, result }, 0)
+  }
+  const revocationReloads = counter('revocation_reloads_total')
+  for (const result of ['ok', 'refused']) revocationReloads.inc({ result }, 0)
+  const provisions = counter('provisions_total')
+  for (const result of PROVISIONS) provisions.inc({ result }, 0)
+
   const closed = counter('connections_closed_total')
   for (const reason of ['downstream', 'upstream', 'probe', ...CODES.map(reasonOf)]) closed.inc({ reason }, 0)
 
@@ -383,6 +412,9 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') dialSeconds.observe({ backend }, seconds)
       },
       sessions: (delta) => sessions.inc(delta),
+      registryReload: (registry, result) => registryReloads.inc({ registry, result }),
+      revocationReload: (result) => revocationReloads.inc({ result }),
+      provision: (result) => provisions.inc({ result }),
       closed: (reason) => closed.inc({ reason: closeReasonLabel(reason) }),
     },
     supervision: {
@@ -423,5 +455,8 @@ export const NO_METRICS: Metrics = {
   connect() {},
   dial() {},
   sessions() {},
+  registryReload() {},
+  revocationReload() {},
+  provision() {},
   closed() {},
 }

@@ -66,9 +66,9 @@ const refuses = test.macro({
 
 const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
-const TOP = 'include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
+const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, handshakeTimeout, backend'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, handshakeTimeout, backend, aws'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -417,7 +417,13 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
     { bind: { host: '127.0.0.1', port: 8883 }, as: 8883, proxyProtocol: null, helloTimeout: 5_000 },
   ])
   t.is(settings.domains[0]?.tlsPolicy, 'IoTSecurityPolicy_TLS13_1_2_2022_10')
-  t.deepEqual(settings.domains[0]?.clientTrust, { mode: 'registry', ca: [], crl: null })
+  t.deepEqual(settings.domains[0]?.clientTrust, {
+    mode: 'registry',
+    ca: [],
+    crl: null,
+    policies: [],
+    cutAtExpiry: false,
+  })
   t.is(settings.domains[0]?.handshakeTimeout, 10_000)
   t.deepEqual(settings.limits, {
     connectTimeout: 10_000,

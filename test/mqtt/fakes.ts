@@ -106,6 +106,9 @@ export function fakeMetrics() {
     connect: (result, version) => told.push(`connect ${result} ${version}`),
     dial: () => {},
     sessions: (delta) => told.push(`sessions ${delta}`),
+    registryReload: () => {},
+    revocationReload: () => {},
+    provision: () => {},
     closed: () => {},
   }
   return { metrics, told }
