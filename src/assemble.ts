@@ -1,14 +1,17 @@
 import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Authenticator, Credentials } from './auth/authenticator.ts'
+import type { Authorizers } from './auth/authorizers.ts'
+import type { CertificateCallback } from './auth/certificate-callback.ts'
+import type { CustomOptions } from './auth/custom.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
 import type { DialResult } from './backend/tcp.ts'
-import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
+import type { BackendSettings, ClientTrustSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
+import { AUTHENTICATORS, AUTHORIZERS, BACKENDS } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
@@ -22,6 +25,10 @@ export interface Generation {
   readonly warnings: readonly string[]
   /** Null where this version has none of the kind. */
   authenticator(domain: string, method: Credentials['kind']): Authenticator | null
+  /** Names under which devices of a domain may send the token of an authorizer, as it is now. */
+  tokenKeyNames(domain: string): readonly string[]
+  /** Whether an authorizer is asked about a device that sends nothing that says so. */
+  hasDefaultAuthorizer(domain: string): boolean
   backend(name: string): Backend
   /** By their names in the settings. */
   readonly registries: ReadonlyMap<string, WatchedRegistry>
@@ -86,41 +93,57 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
-  if (domains === null || issues.length > 0) return { kind: 'refused', issues }
+  const authorizers = AUTHORIZERS.create({ metrics: options.metrics })
+  issues.push(...(await authorizerIssues(settings, registries, authorizers)))
+  if (domains === null || issues.length > 0) {
+    authorizers.close()
+    return { kind: 'refused', issues }
+  }
 
   const authenticators = new Map<string, Authenticator>()
+  const customs = new Map<string, CustomOptions>()
+  const callbacks: CertificateCallback[] = []
   for (const [index, domain] of domains.all.entries()) {
-    const { clientTrust } = settings.domains[index]!
+    const { clientTrust, ...wanted } = settings.domains[index]!
     const live = domain.registry === null ? null : (registries.get(domain.registry) ?? null)
-    authenticators.set(
-      `${domain.name} backend`,
-      AUTHENTICATORS.backend({ policies: clientTrust.policies, registry: () => live?.current ?? null }),
-    )
-    authenticators.set(
-      `${domain.name} x509`,
-      AUTHENTICATORS.x509({
-        mode: clientTrust.mode,
-        registry: () => live?.current ?? null,
-        policies: clientTrust.policies,
-        cutAtExpiry: clientTrust.cutAtExpiry,
-        hasCa: domain.trust.caCertificates.length > 0,
-        caCertificates: caCertificates(clientTrust.ca),
-        revocation: () => revocations[index]?.current ?? null,
-        onExpired: clientTrust.crl?.onExpired ?? 'deny',
-        onMissing: clientTrust.crl?.onMissing ?? 'deny',
-        registration:
-          options.registrar === undefined || live === null
-            ? null
-            : selfRegistration({
-                registry: live.name,
-                registrar: options.registrar,
-                accountId: headOf(settings, settings.domains[index]!).accountId,
-                counted: (result) => options.metrics.provision(result),
-                registered: options.registered ?? (() => {}),
-              }),
-        now: () => new Date(),
-      }),
-    )
+    const registry = () => live?.current ?? null
+    authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend({ policies: clientTrust.policies, registry }))
+    const x509 = AUTHENTICATORS.x509({
+      mode: clientTrust.mode,
+      registry,
+      policies: clientTrust.policies,
+      cutAtExpiry: clientTrust.cutAtExpiry,
+      hasCa: domain.trust.caCertificates.length > 0,
+      caCertificates: caCertificates(clientTrust.ca),
+      revocation: () => revocations[index]?.current ?? null,
+      onExpired: clientTrust.crl?.onExpired ?? 'deny',
+      onMissing: clientTrust.crl?.onMissing ?? 'deny',
+      registration:
+        options.registrar === undefined || live === null
+          ? null
+          : selfRegistration({
+              registry: live.name,
+              registrar: options.registrar,
+              accountId: headOf(settings, settings.domains[index]!).accountId,
+              counted: (result) => options.metrics.provision(result),
+              registered: options.registered ?? (() => {}),
+            }),
+      now: () => new Date(),
+    })
+    const customOptions: CustomOptions = {
+      registry,
+      authorizers,
+      allowed: wanted.authorizers,
+      defaultAuthorizer: wanted.defaultAuthorizer,
+      allowOverride: wanted.allowAuthorizerOverride,
+    }
+    customs.set(domain.name, customOptions)
+    authenticators.set(`${domain.name} custom`, AUTHENTICATORS.custom(customOptions))
+    const customX509 = AUTHENTICATORS.customX509(customOptions, x509)
+    const callback = callbackOf(domain.name, clientTrust.certificateCallback, authorizers)
+    if (callback !== null) callbacks.push(callback)
+    authenticators.set(`${domain.name} x509`, callback?.before(x509) ?? x509)
+    authenticators.set(`${domain.name} custom-x509`, callback?.before(customX509) ?? customX509)
   }
   return {
     kind: 'ready',
@@ -128,6 +151,8 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       domains,
       warnings: [...warnings, ...domains.warnings],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
+      tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
+      hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
       backend: (name) => backends.get(name)!,
       registries,
       watch(changed) {
@@ -138,11 +163,61 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       async close() {
         for (const live of registries.values()) live.close()
         revocationFiles.close()
+        for (const callback of callbacks) callback.close()
+        authorizers.close()
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
   }
 }
+
+/** Authorizers that domains name and that are not there, or that cannot work. */
+async function authorizerIssues(
+  settings: Settings,
+  registries: ReadonlyMap<string, WatchedRegistry>,
+  authorizers: Authorizers,
+): Promise<readonly string[]> {
+  const issues: string[] = []
+  for (const [index, domain] of settings.domains.entries()) {
+    const registry = domain.registry === null ? undefined : registries.get(domain.registry)
+    const named = domain.authorizers.map((name) => ({ setting: 'authorizers', name }))
+    if (domain.defaultAuthorizer !== null) named.push({ setting: 'defaultAuthorizer', name: domain.defaultAuthorizer })
+    for (const { setting, name } of named) {
+      const entry = registry?.current.authorizer(name) ?? null
+      const path = `domains[${index}].${setting}`
+      if (entry === null) {
+        issues.push(`${path}: the registry ${domain.registry} has no authorizer ${name}`)
+        continue
+      }
+      const problem = await authorizers.of(entry).problem()
+      if (problem !== null) issues.push(`${path}: authorizer ${name}: ${problem}`)
+    }
+  }
+  return issues
+}
+
+function callbackOf(
+  domain: string,
+  settings: ClientTrustSettings['certificateCallback'],
+  { deps }: Authorizers,
+): CertificateCallback | null {
+  if (settings === null) return null
+  const { url, ca, headers, timeout } = settings
+  return AUTHORIZERS.certificateCallback(
+    {
+      name: `certificate callback of ${domain}`,
+      url: new URL(url),
+      ca: ca === null ? null : ca.map(read),
+      headers,
+      timeoutMs: timeout,
+      concurrency: CALLBACKS_AT_ONCE,
+    },
+    deps,
+  )
+}
+
+/** Calls to a certificate callback; sixteen times as many wait. */
+const CALLBACKS_AT_ONCE = 64
 
 function domainOptions(domain: DomainSettings): DomainOptions {
   return {

@@ -8,11 +8,17 @@ export interface Contradiction {
 }
 
 /** Wire specification §1.2: which protocol goes with which authentication; every other cell is refused at load. */
-const PROTOCOL_OF: Readonly<Record<string, string>> = {
-  DEFAULT: 'DEFAULT',
-  AWS_X509: 'SECURE_MQTT',
-  BACKEND: 'SECURE_MQTT',
+const PROTOCOLS_OF: Readonly<Record<string, readonly string[]>> = {
+  DEFAULT: ['DEFAULT'],
+  AWS_X509: ['SECURE_MQTT', 'HTTPS'],
+  CUSTOM_AUTH_X509: ['SECURE_MQTT', 'HTTPS'],
+  AWS_SIGV4: ['MQTT_WSS', 'HTTPS'],
+  CUSTOM_AUTH: ['SECURE_MQTT', 'MQTT_WSS', 'HTTPS'],
+  BACKEND: ['SECURE_MQTT'],
 }
+
+/** Where certificates are looked at, so that `clientTrust` means something. */
+const CERTIFIED: ReadonlySet<string> = new Set(['DEFAULT', 'AWS_X509', 'CUSTOM_AUTH_X509'])
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -81,17 +87,20 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
       }
     }
 
+    yield* authorizerRules(domain, path)
+
     const type = domain.authenticationType ?? 'DEFAULT'
     const protocol = domain.applicationProtocol ?? 'DEFAULT'
-    const needed = typeof type === 'string' ? PROTOCOL_OF[type] : undefined
-    if (needed !== undefined && protocol !== needed) {
+    const allowed = typeof type === 'string' && Object.hasOwn(PROTOCOLS_OF, type) ? PROTOCOLS_OF[type]! : []
+    if (allowed.length > 0 && !allowed.includes(String(protocol))) {
+      const which = allowed.length === 1 ? 'the only one that goes' : 'what goes'
       yield {
         path: [...path, 'applicationProtocol'],
-        message: `expected ${needed}, the only one that goes with authenticationType ${type}`,
+        message: `expected ${allowed.join(' or ')}, ${which} with authenticationType ${type}`,
       }
     }
     if (type === 'BACKEND') yield* backendAuthenticationRules(domain, path)
-    else if (needed !== undefined) yield* trustRules(domain, path)
+    else if (typeof type === 'string' && CERTIFIED.has(type)) yield* trustRules(domain, path)
   }
 }
 
@@ -109,6 +118,36 @@ function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Cont
     if (domain.registry !== undefined) yield { path: [...path, 'registry'], message: effect }
   } else if (domain.registry === undefined) {
     yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
+  }
+}
+
+/** Where an authorizer can be asked. */
+const AUTHORIZED: ReadonlySet<unknown> = new Set(['DEFAULT', 'CUSTOM_AUTH', 'CUSTOM_AUTH_X509'])
+const AUTHORIZER_KEYS = ['authorizers', 'defaultAuthorizer', 'allowAuthorizerOverride'] as const
+
+function* authorizerRules(domain: Fields, path: Path): Generator<Contradiction> {
+  const type = domain.authenticationType ?? 'DEFAULT'
+  if (typeof type !== 'string' || !Object.hasOwn(PROTOCOLS_OF, type)) return
+  const given = AUTHORIZER_KEYS.filter((key) => domain[key] !== undefined)
+  if (!AUTHORIZED.has(type)) {
+    for (const key of given) {
+      yield { path: [...path, key], message: `has no effect with authenticationType ${type}, which asks no authorizer` }
+    }
+  } else if (given.length > 0 || type !== 'DEFAULT') {
+    const named = list(domain.authorizers).length > 0
+    if (domain.registry === undefined) {
+      yield { path: [...path, 'registry'], message: 'is missing, expected the registry with the authorizers' }
+    }
+    // Without an own choice of the device and without a default nobody could ever be asked.
+    if (domain.defaultAuthorizer === undefined && !(named && domain.allowAuthorizerOverride === true)) {
+      const message =
+        'is missing, expected the name of an authorizer, or authorizers with allowAuthorizerOverride: true'
+      yield { path: [...path, 'defaultAuthorizer'], message }
+    }
+  }
+  if (!CERTIFIED.has(type) && type !== 'BACKEND' && domain.clientTrust !== undefined) {
+    const message = `has no effect with authenticationType ${type}, which asks for no certificate`
+    yield { path: [...path, 'clientTrust'], message }
   }
 }
 

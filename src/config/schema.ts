@@ -120,6 +120,10 @@ const secret = () =>
 const NAME = 'a name of letters, digits, "-" and "_"'
 const name = () => z.string().regex(/^[A-Za-z0-9][\w-]{0,63}$/, `expected ${NAME}`)
 
+const AUTHORIZER_NAME = 'a name of 1–128 letters, digits and _ = , @ -'
+const authorizerName = () =>
+  z.string(expected(AUTHORIZER_NAME)).regex(/^[\w=,@-]{1,128}$/, `expected ${AUTHORIZER_NAME}`)
+
 const section = <S extends z.core.$ZodLooseShape>(shape: S, what = 'a section of settings') =>
   z.strictObject(shape, expected(what))
 
@@ -177,6 +181,46 @@ const CRL = section({
     .describe('No list for an issuer in the path: deny the device, or allow it.'),
 })
 
+const CALL_URL = 'an https:// URL without user and fragment (http:// only to this machine)'
+
+/** Where a call may go; credentials belong to `headers`, where they can be secret. As for `url` of an authorizer. */
+function isCallUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname, username, password, hash } = new URL(text)
+  const local = /^(?:localhost|\[::1\]|127\.\d+\.\d+\.\d+)$/.test(hostname)
+  return username + password + hash === '' && (protocol === 'https:' || (protocol === 'http:' && local))
+}
+
+const CERTIFICATE_CALLBACK = section(
+  {
+    url: z
+      .string(expected(CALL_URL))
+      .refine(isCallUrl, `expected ${CALL_URL}`)
+      .describe('Where the certificate is posted; {"isAuthenticated": true} lets the device go on.'),
+    ca: paths('a list of at least one PEM file')
+      .optional()
+      .transform(orNull)
+      .describe("PEM files with the CAs of the endpoint. Absent: the runtime's own list."),
+    headers: z
+      .record(
+        z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$/, 'expected the name of an HTTP header'),
+        // Not a string only where load.ts could not find the secret, which is an issue of its own.
+        secret()
+          .transform((value) => (typeof value === 'string' ? value : ''))
+          .refine((value) => !/[^\t\x20-\x7e\x80-\xff]/.test(value), 'holds a character that a header may not have'),
+        expected('headers such as { authorization: { env: AUTH } }'),
+      )
+      .default({})
+      .describe("Sent with each call: the endpoint's own credentials, as a text, { file: … } or { env: … }."),
+    timeout: duration()
+      .default('5s')
+      .refine((text) => !(scaled(text, DURATION_UNITS) > 5_000), 'expected at most "5s"')
+      .transform(toMs)
+      .describe('For one whole call.'),
+  },
+  'a certificate callback such as { url: "https://auth.internal/certificate" }',
+)
+
 const CLIENT_TRUST = section({
   mode: oneOf(['registry', 'ca', 'registry-or-ca', 'registry-and-ca'])
     .default('registry')
@@ -198,6 +242,9 @@ const CLIENT_TRUST = section({
     .boolean(expected('true or false'))
     .default(false)
     .describe('End live connections when their certificate expires.'),
+  certificateCallback: CERTIFICATE_CALLBACK.optional()
+    .transform(orNull)
+    .describe('An HTTPS endpoint that is asked about every client certificate before anything else judges it.'),
 })
 
 const ARN = {
@@ -248,16 +295,28 @@ const DOMAIN = section(
     tlsPolicy: oneOf(TLS_POLICY_NAMES)
       .default('IoTSecurityPolicy_TLS13_1_2_2022_10')
       .describe('TLS versions and cipher suites, by the names that AWS IoT Core gives them.'),
-    authenticationType: oneOf(['DEFAULT', 'AWS_X509', 'BACKEND'])
+    authenticationType: oneOf(['DEFAULT', 'AWS_X509', 'CUSTOM_AUTH', 'CUSTOM_AUTH_X509', 'AWS_SIGV4', 'BACKEND'])
       .default('DEFAULT')
       .describe(
-        'DEFAULT: port and ALPN decide. AWS_X509: client certificates only. BACKEND: the broker checks CONNECT.',
+        'DEFAULT: port and ALPN decide. AWS_X509: client certificates only. CUSTOM_AUTH: authorizers only. CUSTOM_AUTH_X509: both. AWS_SIGV4: signatures only. BACKEND: the broker checks CONNECT.',
       ),
-    applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT'])
+    applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT', 'MQTT_WSS', 'HTTPS'])
       .default('DEFAULT')
-      .describe('SECURE_MQTT with AWS_X509 and BACKEND, DEFAULT with DEFAULT.'),
+      .describe('DEFAULT with DEFAULT; else what is spoken: MQTT over TLS, MQTT over WebSocket, or HTTPS.'),
     registry: name().optional().transform(orNull).describe('The registry, by its name under `registries`.'),
     clientTrust: CLIENT_TRUST.prefault({}).describe('Which device certificates are trusted.'),
+    authorizers: z
+      .array(authorizerName(), expected('a list of names of authorizers'))
+      .default([])
+      .describe('Authorizers of the registry that devices may name, with allowAuthorizerOverride.'),
+    defaultAuthorizer: authorizerName()
+      .optional()
+      .transform(orNull)
+      .describe('The authorizer of the registry for devices that name none, or whose choice does not count.'),
+    allowAuthorizerOverride: z
+      .boolean(expected('true or false'))
+      .default(false)
+      .describe('Whether a device may name one of `authorizers`. false: what it names is passed over.'),
     handshakeTimeout: duration()
       .default('10s')
       .transform(toMs)
@@ -482,6 +541,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
   { setting: 'domains.*.certificates.*.key', must: 'file' },
   { setting: 'domains.*.clientTrust.ca.*', must: 'file' },
   { setting: 'domains.*.clientTrust.crl.files.*', must: 'file' },
+  { setting: 'domains.*.clientTrust.certificateCallback.ca.*', must: 'file' },
   { setting: 'backends.*.ca.*', must: 'file' },
   { setting: 'backends.*.cert', must: 'file' },
   { setting: 'backends.*.key', must: 'file' },
@@ -491,4 +551,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
 ]
 
 /** Settings that may be written `{ file: … }` or `{ env: … }`. */
-export const SECRETS: readonly string[] = ['backends.*.identity.password']
+export const SECRETS: readonly string[] = [
+  'backends.*.identity.password',
+  'domains.*.clientTrust.certificateCallback.headers.*',
+]

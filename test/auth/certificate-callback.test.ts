@@ -18,10 +18,11 @@ const proof: X509 = { kind: 'x509', peer: { leaf, chain: [leaf, root], verifyErr
 
 const judge = x509({
   mode: 'ca',
-  registry: null,
+  registry: () => null,
+  policies: [],
   hasCa: true,
   caCertificates: [root],
-  revocation: null,
+  revocation: () => null,
   onExpired: 'deny',
   onMissing: 'deny',
 })

@@ -323,10 +323,11 @@ const ID = leaf.fingerprint256.replaceAll(':', '').toLowerCase()
 const judge = (grants?: Grants) => {
   const authenticator = x509({
     mode: 'ca',
-    registry: null,
+    registry: () => null,
+    policies: [],
     hasCa: true,
     caCertificates: [new X509Certificate(fleet.certPem)],
-    revocation: null,
+    revocation: () => null,
     onExpired: 'deny',
     onMissing: 'deny',
   })

@@ -18,6 +18,9 @@ const server = issueServer(ca, { serverNames: ['example.com'] })
 const ALL = '{ Version: "2012-10-17", Statement: [ { Effect: Allow, Action: "*", Resource: "*" } ] }'
 /** Names that the examples use. */
 const POLICIES = `policies: { devices: ${ALL}, vendor: ${ALL} }\n`
+/** The same of authorizers. */
+const AUTHORIZERS =
+  'authorizers: { tokens: { kind: webhook, url: "https://auth.internal/" }, people: { kind: webhook, url: "https://auth.internal/" } }\n'
 
 for (const file of globSync(join(root, '*.yaml'))) {
   test(`brokergate check accepts config/${basename(file)} where the files that it names exist`, async (t) => {
@@ -37,7 +40,7 @@ for (const file of globSync(join(root, '*.yaml'))) {
         if (must === 'file') put(String(value.value))
         if (must === 'folder') {
           mkdirSync(join(dir, String(value.value)), { recursive: true })
-          writeFileSync(join(dir, String(value.value), 'policies.yaml'), POLICIES)
+          writeFileSync(join(dir, String(value.value), 'names.yaml'), POLICIES + AUTHORIZERS)
         }
       }
     }
@@ -46,7 +49,7 @@ for (const file of globSync(join(root, '*.yaml'))) {
         if (value.kind === 'scalar') put(String(value.value))
       }
     }
-    const loaded = loadSettings(copy, { BROKER_PASSWORD: 'secret' })
+    const loaded = loadSettings(copy, { BROKER_PASSWORD: 'secret', CALLBACK_SECRET: 'secret' })
     if (loaded.kind === 'invalid') return t.deepEqual(loaded.issues.map(formatIssue), [])
     // Now that the names are known: certificates that cover them, of the kinds that the files' order asks for.
     for (const domain of loaded.settings.domains) {

@@ -68,7 +68,7 @@ const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, handshakeTimeout, backend, aws'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, handshakeTimeout, backend, aws'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -132,8 +132,8 @@ test(refuses, 'a duration longer than a timer holds', '8883"\n', '8883"\n    hel
 test(refuses, 'a setting of later work', '8883"\n', '8883"\nstore: { kind: memory }\n', [
   `MAIN:3 store | is not a setting, expected one of: ${TOP}`,
 ])
-test(refuses, 'a setting of later work, within a domain', IN_DOMAIN, domain('authorizers: [ tokens ]'), [
-  `MAIN:8 domains[0].authorizers | is not a setting, expected one of: ${DOMAIN}`,
+test(refuses, 'a setting of later work, within a domain', IN_DOMAIN, domain('reports: only'), [
+  `MAIN:8 domains[0].reports | is not a setting, expected one of: ${DOMAIN}`,
 ])
 test(refuses, 'a key spelled wrongly', 'serverNames', 'servernames', [
   'MAIN:4 domains[0].serverNames | is missing, expected a list of host names such as [ iot.example.com ]',
@@ -180,14 +180,14 @@ test(refuses, 'an unknown TLS policy', IN_DOMAIN, domain('tlsPolicy: TLSv1.3'), 
 test(refuses, 'an unknown status', IN_DOMAIN, domain('status: off'), [
   'MAIN:8 domains[0].status | expected one of enabled, disabled',
 ])
-test(refuses, 'an authentication of later work', IN_DOMAIN, domain('authenticationType: CUSTOM_AUTH'), [
-  'MAIN:8 domains[0].authenticationType | expected one of DEFAULT, AWS_X509, BACKEND',
+test(refuses, 'an authentication that is none', IN_DOMAIN, domain('authenticationType: LDAP'), [
+  'MAIN:8 domains[0].authenticationType | expected one of DEFAULT, AWS_X509, CUSTOM_AUTH, CUSTOM_AUTH_X509, AWS_SIGV4, BACKEND',
 ])
-test(refuses, 'a protocol of later work', IN_DOMAIN, domain('applicationProtocol: HTTPS'), [
-  'MAIN:8 domains[0].applicationProtocol | expected one of DEFAULT, SECURE_MQTT',
+test(refuses, 'a protocol that is none', IN_DOMAIN, domain('applicationProtocol: MQTT'), [
+  'MAIN:8 domains[0].applicationProtocol | expected one of DEFAULT, SECURE_MQTT, MQTT_WSS, HTTPS',
 ])
 test(refuses, 'AWS_X509 without its protocol [§1.2]', IN_DOMAIN, domain('authenticationType: AWS_X509'), [
-  'MAIN:4 domains[0].applicationProtocol | expected SECURE_MQTT, the only one that goes with authenticationType AWS_X509',
+  'MAIN:4 domains[0].applicationProtocol | expected SECURE_MQTT or HTTPS, what goes with authenticationType AWS_X509',
 ])
 test(refuses, 'DEFAULT with a protocol [§1.2]', IN_DOMAIN, domain('applicationProtocol: SECURE_MQTT'), [
   'MAIN:8 domains[0].applicationProtocol | expected DEFAULT, the only one that goes with authenticationType DEFAULT',
@@ -423,6 +423,7 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
     crl: null,
     policies: [],
     cutAtExpiry: false,
+    certificateCallback: null,
   })
   t.is(settings.domains[0]?.handshakeTimeout, 10_000)
   t.deepEqual(settings.limits, {
