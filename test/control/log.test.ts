@@ -21,6 +21,7 @@ const REACHED_NOTHING: Trace = {
   helloMs: null,
   handshakeMs: null,
   connectedMs: null,
+  requests: 0,
   bytesIn: 0,
   bytesOut: 0,
   packetsIn: 0,

@@ -94,7 +94,6 @@ export const SHAPES: readonly Shape[] = [
   withChunks('underscore in a chunk size', '0_0\r\n\r\n'),
   // request line
   withLine('tab in the request line', 'POST\t/topics/t HTTP/1.1'),
-  withLine('two spaces in the request line', 'POST  /topics/t HTTP/1.1'),
   withLine('space at the end of the request line', 'POST /topics/t HTTP/1.1 '),
   withLine('space in the target', 'POST /topics/t x HTTP/1.1'),
   withLine('HTTP/0.9 line', 'POST /topics/t'),

@@ -104,6 +104,7 @@ export function fakeMetrics() {
     connect: (result, version) => told.push(`connect ${result} ${version}`),
     dial: () => {},
     sessions: (delta) => told.push(`sessions ${delta}`),
+    request: (route, status) => told.push(`request ${route} ${status}`),
     closed: () => {},
   }
   return { metrics, told }

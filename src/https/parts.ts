@@ -1,0 +1,54 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
+import type { Identify } from '../auth/identify.ts'
+import type { AuthenticatedConnection, SecuredConnection } from '../connection.ts'
+import type { FailureCode } from '../errors.ts'
+import type { MqttHandler } from '../mqtt/session.ts'
+import type { Permit } from '../policy/permit.ts'
+import type { ByteStream } from '../relay.ts'
+import type { Domain } from '../tls/domains.ts'
+import type { Answered } from './exchange.ts'
+import type { Forwarder, HttpBackend } from './forward.ts'
+import type { HttpLimits, Timer } from './limits.ts'
+import type { Route } from './routes.ts'
+
+/** What the front needs to know of a publish; the rest is the publisher's. */
+export interface Published {
+  readonly topic: string
+  readonly retain: boolean
+}
+
+export type ParsedPublish<P extends Published> =
+  | { readonly kind: 'publish'; readonly publish: P }
+  | { readonly kind: 'refused'; readonly code: FailureCode; readonly detail: string }
+
+export type WebSocketUpgrade =
+  | { readonly kind: 'accepted'; readonly stream: ByteStream }
+  | { readonly kind: 'refused'; readonly code: FailureCode; readonly detail: string }
+
+/** Everything behind the front; each part is asked only after those before it in the spirit of rung 4 to 6 said yes. */
+export interface FrontParts<P extends Published = Published> {
+  readonly limits: HttpLimits
+  readonly timer?: Timer
+  readonly identify: Identify
+  /** Whether the request carries anything of Signature Version 4. */
+  presentsSigV4(http: HttpProof): boolean
+  /** Whether it carries anything for a custom authorizer. */
+  presentsCustom(http: HttpProof, tokenKeyNames: readonly string[]): boolean
+  /** Names of the token parameters of the domain's authorizers. */
+  tokenKeyNames(domain: Domain): readonly string[]
+  hasDefaultAuthorizer(domain: Domain): boolean
+  /** What a principal may do over HTTPS, where there is no client id. */
+  permitFor(connection: SecuredConnection, who: Authenticated): Permit
+  parsePublish(http: HttpProof, body: Uint8Array, domain: Domain): ParsedPublish<P>
+  /** Resolves when the broker has it. @throws {ProxyError} */
+  publish(connection: AuthenticatedConnection, publish: P, signal: AbortSignal): Promise<void>
+  websocket(request: IncomingMessage, socket: Duplex, head: Buffer): WebSocketUpgrade
+  readonly serveMqtt: MqttHandler['serveArrival']
+  routes(domain: Domain): readonly Route[]
+  httpBackend(name: string): HttpBackend
+  readonly forwarder: Forwarder
+  /** Told of every request once its answer is known, for metrics and the log. */
+  answered(connection: SecuredConnection, answered: Answered): void
+}
