@@ -23,6 +23,9 @@ export interface Metrics {
   /** `version`: `TLSv1.2`, `TLSv1.3` or `none`. */
   handshake(result: string, version: string, seconds: number): void
   identity(method: AuthMethod, result: string): void
+  /** `result`: `allowed`, `denied`, `ok`, `canceled`, or what kept the answer away; `seconds` waiting included. */
+  authorizerCall(authorizer: string, result: string, seconds: number): void
+  authorizerCircuit(authorizer: string, open: boolean): void
   /** `seconds` from accept to CONNACK sent. */
   connect(result: string, mqttVersion: '3.1.1' | '5' | 'unknown', seconds: number): void
   dial(backend: string, result: string, seconds: number): void
@@ -70,6 +73,9 @@ export const METRICS = {
   handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
+  authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
+  authorizer_call_seconds:       { type: 'histogram', labels: ['authorizer'],        buckets: CONNECTION_BUCKETS, help: 'Duration of the questions that were answered, waiting for their turn included.' },
+  authorizer_circuit_open:       { type: 'gauge',     labels: ['authorizer'],        help: 'Processes in which an authorizer failed so often that it is not asked for a while.' },
   connects_total:                { type: 'counter',   labels: ['result', 'version'], help: 'MQTT CONNECT attempts by MQTT version.' },
   connect_seconds:               { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'From accept to the CONNACK of the connections that succeeded.' },
   sessions:                      { type: 'gauge',     labels: [],                    help: 'Sessions relayed now.' },
@@ -216,6 +222,9 @@ const PACKET_TYPES = [
 export const WORKER_EXIT_REASONS = ['drained', 'exit', 'signal', 'killed'] as const
 export type WorkerExitReason = (typeof WORKER_EXIT_REASONS)[number]
 
+/** Results of `authorizer_calls_total` with an answer. */
+const ANSWERED: ReadonlySet<string> = new Set(['ok', 'allowed', 'denied'])
+
 const CODES = Object.keys(FAILURES) as FailureCode[]
 
 function reasonsOn(rung: Rung): string[] {
@@ -307,6 +316,10 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
   for (const result of ['ok', 'identity_fault']) identities.inc({ method: 'backend', result }, 0)
 
+  const authorizerCalls = counter('authorizer_calls_total')
+  const authorizerSeconds = histogram('authorizer_call_seconds')
+  const authorizerCircuits = gauge('authorizer_circuit_open')
+
   const connects = counter('connects_total')
   for (const version of ['3.1.1', '5']) {
     for (const result of ['ok', ...reasonsOn('connect')]) connects.inc({ result, version }, 0)
@@ -379,6 +392,11 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') handshakeSeconds.observe(seconds)
       },
       identity: (method, result) => identities.inc({ method, result }),
+      authorizerCall(authorizer, result, seconds) {
+        authorizerCalls.inc({ authorizer, result })
+        if (ANSWERED.has(result)) authorizerSeconds.observe({ authorizer }, seconds)
+      },
+      authorizerCircuit: (authorizer, open) => authorizerCircuits.set({ authorizer }, open ? 1 : 0),
       connect(result, version, seconds) {
         connects.inc({ result, version })
         if (result === 'ok') connectSeconds.observe(seconds)
@@ -427,6 +445,8 @@ export const NO_METRICS: Metrics = {
   hello() {},
   handshake() {},
   identity() {},
+  authorizerCall() {},
+  authorizerCircuit() {},
   connect() {},
   dial() {},
   sessions() {},
