@@ -2,13 +2,15 @@ import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Authenticator, Credentials } from './auth/authenticator.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
+import type { Publisher } from './backend/publisher.ts'
 import type { BackendTls, DialResult } from './backend/tcp.ts'
 import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
+import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
+import { AUTHENTICATORS, BACKENDS, PUBLISHERS } from './plugins.ts'
 import { type RevocationList, RevocationLists, readCrlFile } from './registry/crl.ts'
 import { readRegistry } from './registry/files.ts'
 import type { Registry } from './registry/registry.ts'
@@ -21,6 +23,10 @@ export interface Generation {
   /** Null where this version has none of the kind. */
   authenticator(domain: string, method: Credentials['kind']): Authenticator | null
   backend(name: string): Backend
+  /** Those of kind `http`, for routes. */
+  httpBackend(name: string): HttpBackend
+  /** Toward a backend that is a broker; it connects when there is something to publish. */
+  publisher(name: string): Publisher
   close(): Promise<void>
 }
 
@@ -70,9 +76,17 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     issues.push(...error.issues)
   }
   const backends = new Map<string, Backend>()
+  const httpBackends = new Map<string, HttpBackend>()
+  const publishers = new Map<string, Publisher>()
   for (const [name, backend] of Object.entries(settings.backends)) {
     try {
-      backends.set(name, makeBackend(name, backend, settings.limits.webSocketMessageSize, options))
+      if (backend.kind === 'http') {
+        httpBackends.set(name, makeHttpBackend(name, backend))
+        continue
+      }
+      const made = makeBackend(name, backend, settings.limits.webSocketMessageSize, options)
+      backends.set(name, made)
+      publishers.set(name, makePublisher(made, backend))
     } catch (error) {
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
@@ -104,7 +118,10 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       warnings: [...warnings, ...domains.warnings],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       backend: (name) => backends.get(name)!,
+      httpBackend: (name) => httpBackends.get(name)!,
+      publisher: (name) => publishers.get(name)!,
       async close() {
+        await Promise.all([...publishers.values()].map((publisher) => publisher.close()))
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
@@ -124,6 +141,7 @@ function domainOptions(domain: DomainSettings): DomainOptions {
     tlsPolicy: domain.tlsPolicy,
     authenticationType: domain.authenticationType,
     applicationProtocol: domain.applicationProtocol,
+    endpointType: domain.endpointType,
     trustMode: domain.clientTrust.mode,
     caPems: domain.clientTrust.ca.map(read),
     handshakeTimeoutMs: domain.handshakeTimeout,
@@ -147,9 +165,43 @@ function readRevocations(domain: DomainSettings, index: number, issues: string[]
   return new RevocationLists(lists, caCertificates(ca))
 }
 
+type HttpBackendSettings = Extract<BackendSettings, { readonly kind: 'http' }>
+type BrokerSettings = Exclude<BackendSettings, HttpBackendSettings>
+
+function makeHttpBackend(name: string, { url, ca, cert, key, timeout }: HttpBackendSettings): HttpBackend {
+  return {
+    name,
+    url: new URL(url),
+    ca: ca === null ? null : ca.map(read),
+    cert: cert === null ? null : read(cert),
+    key: key === null ? null : read(key),
+    timeoutMs: timeout,
+  }
+}
+
+/** Connections of one process toward one broker, the whole time of a publish, and how many publishes may wait. */
+const PUBLISH_CONNECTIONS = 2
+const PUBLISH_TIMEOUT_MS = 10_000
+const PUBLISH_QUEUE = 1_000
+
+function makePublisher(backend: Backend, { identity }: BrokerSettings): Publisher {
+  // No device stands behind these connections, so a template has nothing to be filled with.
+  const plain = (text: string | null) => (text?.includes('${') ? null : text)
+  return PUBLISHERS.pool({
+    backend,
+    username: plain(identity.username),
+    password: plain(identity.password),
+    connections: PUBLISH_CONNECTIONS,
+    timeoutMs: PUBLISH_TIMEOUT_MS,
+    queue: PUBLISH_QUEUE,
+    principalProperty: null,
+    addressProperty: null,
+  })
+}
+
 function makeBackend(
   name: string,
-  settings: BackendSettings,
+  settings: BrokerSettings,
   maxMessageBytes: number,
   { metrics, embeddedPath }: AssembleOptions,
 ): Backend {
@@ -175,7 +227,7 @@ function makeBackend(
   return BACKENDS[settings.kind]({ ...common, servers, tls: settings.kind === 'tcp' ? null : brokerTls(settings) })
 }
 
-function brokerTls({ ca, serverName, cert, key }: Exclude<BackendSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
+function brokerTls({ ca, serverName, cert, key }: Exclude<BrokerSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
   return {
     ca: ca === null ? null : ca.map(read),
     serverName,

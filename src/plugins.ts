@@ -2,6 +2,7 @@
 import { backend } from './auth/backend.ts'
 import { x509 } from './auth/x509.ts'
 import { embedded } from './backend/embedded.ts'
+import { publisher } from './backend/publisher.ts'
 import { tcp } from './backend/tcp.ts'
 import { ws } from './backend/ws.ts'
 
@@ -9,3 +10,6 @@ export const AUTHENTICATORS = { x509, backend } as const
 
 /** `tls` is `tcp` with a `tls` option; both dial alike. */
 export const BACKENDS = { tcp, tls: tcp, ws, embedded } as const
+
+/** What HTTPS publishes go through, in front of any backend. */
+export const PUBLISHERS = { pool: publisher } as const

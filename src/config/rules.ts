@@ -138,7 +138,10 @@ function* routeRules(settings: Fields, domain: Fields, domainPath: Path, protoco
 function* authorizationRules(route: Fields, pattern: string, path: Path): Generator<Contradiction> {
   const { action, authorize, resource } = route
   if (action === undefined && authorize === undefined) {
-    yield { path: [...path, 'action'], message: 'is missing, expected an action such as "iot:GetThingShadow", or authorize: none' }
+    yield {
+      path: [...path, 'action'],
+      message: 'is missing, expected an action such as "iot:GetThingShadow", or authorize: none',
+    }
   } else if (action !== undefined && authorize !== undefined) {
     yield { path: [...path, 'authorize'], message: 'expected either action or authorize: none' }
   }

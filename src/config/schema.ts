@@ -226,7 +226,10 @@ const ROUTE = section(
   {
     path: z
       .string(expected('a path such as "/things/*/shadow"'))
-      .regex(/^(?:\/(?:\*|[\w.~!$&'()+,;=:@-]+))+$/, 'expected a path such as "/things/*/shadow", * for a whole segment')
+      .regex(
+        /^(?:\/(?:\*|[\w.~!$&'()+,;=:@-]+))+$/,
+        'expected a path such as "/things/*/shadow", * for a whole segment',
+      )
       .refine((text) => !/\/\.\.?(?:\/|$)/.test(text), 'expected a path without . and ..')
       .describe('Path of the request; * stands for one segment. Segments are compared decoded.'),
     methods: z
@@ -247,7 +250,10 @@ const ROUTE = section(
     resource: z
       .string(expected('a resource such as "topic/${1}"'))
       .min(1, 'expected a text that is not empty')
-      .refine((text) => !/\$\{(?![1-9]\})/.test(text), 'expected only ${1}, ${2}… as variables, one for each * of the path')
+      .refine(
+        (text) => !/\$\{(?![1-9]\})/.test(text),
+        'expected only ${1}, ${2}… as variables, one for each * of the path',
+      )
       .optional()
       .transform(orNull)
       .describe(

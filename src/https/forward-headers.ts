@@ -85,7 +85,10 @@ export function forwardHeaders(head: Head, rawHeaders: readonly string[], as: Fo
   const kept = new Map<string, string>()
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]!.toLowerCase()
-    const rule = ALLOWED.get(name) ?? (head.upgrade ? ALLOWED_UPGRADE.get(name) : undefined) ?? (extra.has(name) ? 'list' : undefined)
+    const rule =
+      ALLOWED.get(name) ??
+      (head.upgrade ? ALLOWED_UPGRADE.get(name) : undefined) ??
+      (extra.has(name) ? 'list' : undefined)
     if (rule === undefined || named.has(name) || secrets.has(name)) continue
     const before = kept.get(name)
     if (before !== undefined && rule === 'once') throw new ProxyError('ERR_REQUEST_INVALID', `${name} more than once`)

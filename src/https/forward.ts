@@ -255,7 +255,8 @@ async function relayAnswer(answer: IncomingMessage, response: ServerResponse, la
   await new Promise<void>((resolve, reject) => {
     response.once('finish', resolve)
     answer.once('close', () => {
-      if (!answer.complete) reject(new ProxyError('ERR_BACKEND_LOST', 'the backend broke off in the midst of its answer'))
+      if (!answer.complete)
+        reject(new ProxyError('ERR_BACKEND_LOST', 'the backend broke off in the midst of its answer'))
     })
     answer.pipe(response)
   })

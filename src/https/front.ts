@@ -9,7 +9,7 @@ import { Exchange } from './exchange.ts'
 import { checkHead, type HeadCheck } from './head.ts'
 import { settle } from './identity.ts'
 import { timer as realTimer } from './limits.ts'
-import type { FrontParts, Published } from './parts.ts'
+import type { FrontParts } from './parts.ts'
 import { serveRest } from './rest.ts'
 import { serveUpgrade } from './upgrade.ts'
 
@@ -31,9 +31,7 @@ const LEFT: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'HPE_INVALID_E
  * HTTP/1.1 on 443 without a private ALPN name, on 443 with `x-amzn-http-ca`, on 8443 and on domains that say so: the
  * WebSocket and HTTPS rows of the matrix. One server that never listens; connections are handed to it after TLS.
  */
-export function httpsHandler<P extends Published>(options: FrontParts<P>): HttpsHandler {
-  // Who parses and who publishes are made for each other; between them nobody looks into it.
-  const parts = options as unknown as FrontParts
+export function httpsHandler(parts: FrontParts): HttpsHandler {
   const { limits, timer = realTimer } = parts
   const live = new Set<Closable>()
   const conversations = new WeakMap<object, { conversation: Conversation; closing: AbortSignal }>()
@@ -95,7 +93,13 @@ export function httpsHandler<P extends Published>(options: FrontParts<P>): Https
     conversation.take(() =>
       serveUpgrade(
         { parts, timer, closing, live },
-        { conversation, request, socket: conversation.connection.tls, early, check: check(conversation, request, true) },
+        {
+          conversation,
+          request,
+          socket: conversation.connection.tls,
+          early,
+          check: check(conversation, request, true),
+        },
       ),
     )
   })

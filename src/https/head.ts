@@ -69,7 +69,11 @@ export function checkHead(raw: RawHead, rules: HeadRules): HeadCheck {
   const version = raw.httpVersion
   if (version !== '1.1' && version !== '1.0') return malformed('a version other than HTTP/1.0 and HTTP/1.1')
   if (raw.rawHeaders.length / 2 > rules.maxHeaders) {
-    return { kind: 'refused', code: 'ERR_HTTP_HEADERS_TOO_LARGE', detail: `more than ${rules.maxHeaders} header fields` }
+    return {
+      kind: 'refused',
+      code: 'ERR_HTTP_HEADERS_TOO_LARGE',
+      detail: `more than ${rules.maxHeaders} header fields`,
+    }
   }
   const fields = fieldsOf(raw.rawHeaders)
   if (typeof fields === 'string') return malformed(fields)

@@ -2,7 +2,8 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
 import type { Identify } from '../auth/identify.ts'
-import type { AuthenticatedConnection, SecuredConnection } from '../connection.ts'
+import type { Publisher } from '../backend/publisher.ts'
+import type { SecuredConnection } from '../connection.ts'
 import type { FailureCode } from '../errors.ts'
 import type { MqttHandler } from '../mqtt/session.ts'
 import type { Permit } from '../policy/permit.ts'
@@ -11,24 +12,15 @@ import type { Domain } from '../tls/domains.ts'
 import type { Answered } from './exchange.ts'
 import type { Forwarder, HttpBackend } from './forward.ts'
 import type { HttpLimits, Timer } from './limits.ts'
+import type { PublishLimits } from './publish.ts'
 import type { Route } from './routes.ts'
-
-/** What the front needs to know of a publish; the rest is the publisher's. */
-export interface Published {
-  readonly topic: string
-  readonly retain: boolean
-}
-
-export type ParsedPublish<P extends Published> =
-  | { readonly kind: 'publish'; readonly publish: P }
-  | { readonly kind: 'refused'; readonly code: FailureCode; readonly detail: string }
 
 export type WebSocketUpgrade =
   | { readonly kind: 'accepted'; readonly stream: ByteStream }
   | { readonly kind: 'refused'; readonly code: FailureCode; readonly detail: string }
 
-/** Everything behind the front; each part is asked only after those before it in the spirit of rung 4 to 6 said yes. */
-export interface FrontParts<P extends Published = Published> {
+/** Everything behind the front. */
+export interface FrontParts {
   readonly limits: HttpLimits
   readonly timer?: Timer
   readonly identify: Identify
@@ -41,9 +33,9 @@ export interface FrontParts<P extends Published = Published> {
   hasDefaultAuthorizer(domain: Domain): boolean
   /** What a principal may do over HTTPS, where there is no client id. */
   permitFor(connection: SecuredConnection, who: Authenticated): Permit
-  parsePublish(http: HttpProof, body: Uint8Array, domain: Domain): ParsedPublish<P>
-  /** Resolves when the broker has it. @throws {ProxyError} */
-  publish(connection: AuthenticatedConnection, publish: P, signal: AbortSignal): Promise<void>
+  publishLimits(domain: Domain): PublishLimits
+  /** Where the publishes of a domain go. */
+  publisher(domain: Domain): Publisher
   websocket(request: IncomingMessage, socket: Duplex, head: Buffer): WebSocketUpgrade
   readonly serveMqtt: MqttHandler['serveArrival']
   routes(domain: Domain): readonly Route[]

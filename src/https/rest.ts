@@ -10,6 +10,7 @@ import type { Head } from './head.ts'
 import { onRow, wayOf, whoOf } from './identity.ts'
 import { PUBLISH_BYTES } from './limits.ts'
 import type { FrontParts } from './parts.ts'
+import { handlePublish } from './publish-handler.ts'
 import { matchRoute, type Route, resourceOf, targetFor } from './routes.ts'
 
 const TOPICS = '/topics/'
@@ -62,15 +63,19 @@ async function publish(parts: FrontParts, exchange: Exchange, head: Head): Promi
   checkLength({ limit: PUBLISH_BYTES, contentLength: head.contentLength })
   const { who, row, body } = await admitted(parts, exchange, head)
   const payload = body ?? (await exchange.readBody(head, PUBLISH_BYTES, bodyTimeoutMs))
-  const parsed = parts.parsePublish(proofOf(head, request.rawHeaders, payload), payload, conversation.connection.domain)
-  if (parsed.kind === 'refused') throw new ProxyError(parsed.code, parsed.detail)
-  const connection = { ...onRow(conversation.connection, row), who }
-  const permit = parts.permitFor(connection, who)
-  const { topic, retain } = parsed.publish
-  demand(permit, 'iot:Publish', `topic/${topic}`)
-  if (retain) demand(permit, 'iot:RetainPublish', `topic/${topic}`)
+  const connection = onRow(conversation.connection, row)
   conversation.trace.stage = 'relay'
-  await parts.publish(connection, parsed.publish, conversation.gone)
+  const result = await handlePublish(
+    { target: head.target, rawHeaders: request.rawHeaders, body: payload },
+    {
+      permit: parts.permitFor(connection, who),
+      limits: parts.publishLimits(connection.domain),
+      publisher: parts.publisher(connection.domain),
+      origin: { principal: who.principal.id, address: connection.remoteAddress },
+    },
+    conversation.gone,
+  )
+  if (result.kind === 'refused') throw new ProxyError(result.code, result.detail)
   conversation.trace.connectedMs ??= performance.now() - connection.acceptedAt
   await exchange.answer(success(exchange.traceId))
 }

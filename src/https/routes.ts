@@ -38,7 +38,10 @@ const CONTROL = /[\0-\x1f\x7f]/
 /** The routes of one domain, in the order of the settings. */
 export function routeTable(options: readonly RouteOptions[]): readonly Route[] {
   return options.map((route) => {
-    const segments = route.path.split('/').slice(1).map((part) => (part === '*' ? null : part))
+    const segments = route.path
+      .split('/')
+      .slice(1)
+      .map((part) => (part === '*' ? null : part))
     const stars = segments.flatMap((part, at) => (part === null ? [at] : []))
     const thing = stars.findIndex((at) => segments[at - 1] === 'things')
     return { ...route, segments, thing: thing < 0 ? null : thing }
@@ -85,7 +88,8 @@ function decoded(text: string): string | null {
  * @throws {ProxyError} ERR_REQUEST_INVALID for names that no thing or shadow has
  */
 export function resourceOf(route: Route, captures: readonly string[], query: string | null): string {
-  if (route.resource !== null) return route.resource.replace(/\$\{(\d)\}/g, (_, digit) => captures[Number(digit) - 1] ?? '')
+  if (route.resource !== null)
+    return route.resource.replace(/\$\{(\d)\}/g, (_, digit) => captures[Number(digit) - 1] ?? '')
   const thing = route.thing === null ? undefined : captures[route.thing]
   if (thing === undefined || !THING_NAME.test(thing)) throw invalid('no name of a thing')
   const shadow = shadowName(query)
@@ -101,7 +105,8 @@ function shadowName(query: string | null): string | null {
   const { name, text } = named[0]!
   const mark = text.indexOf('=')
   const value = mark < 0 ? null : decoded(text.slice(mark + 1))
-  if (named.length > 1 || name !== 'name' || value === null || !SHADOW_NAME.test(value)) throw invalid('no name of a shadow')
+  if (named.length > 1 || name !== 'name' || value === null || !SHADOW_NAME.test(value))
+    throw invalid('no name of a shadow')
   return value
 }
 

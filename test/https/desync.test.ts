@@ -1,6 +1,6 @@
 import test from 'ava'
-import { front } from './front-harness.ts'
 import { HIDDEN, SHAPES } from './desync-shapes.ts'
+import { front } from './front-harness.ts'
 
 /** Lingering is for slow readers; here nobody is. */
 const quick = (run: () => void, ms: number) => {

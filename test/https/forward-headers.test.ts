@@ -74,7 +74,17 @@ for (const [form, write] of Object.entries(FORMS)) {
     t.teardown(() => server.close())
     const { connect } = await front(t, {
       parts: {
-        routes: () => routeTable([{ path: '/x', methods: ['GET'], backend: 'b', action: null, resource: null, headers: [...NAMES.map((name) => name.toLowerCase()), 'x-mine'] }]),
+        routes: () =>
+          routeTable([
+            {
+              path: '/x',
+              methods: ['GET'],
+              backend: 'b',
+              action: null,
+              resource: null,
+              headers: [...NAMES.map((name) => name.toLowerCase()), 'x-mine'],
+            },
+          ]),
         httpBackend: () => ({
           name: 'b',
           url: new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`),
@@ -99,7 +109,14 @@ for (const [form, write] of Object.entries(FORMS)) {
       const own = name === 'Remote-User' && form !== 'underscore' && form !== 'named by Connection'
       // A name that the operator lets through by his own route, and that is nothing to us.
       if (own) continue
-      t.deepEqual(headers.filter((_, at) => at % 2 === 0).map((each) => each.toLowerCase()).sort(), EXPECTED, name)
+      t.deepEqual(
+        headers
+          .filter((_, at) => at % 2 === 0)
+          .map((each) => each.toLowerCase())
+          .sort(),
+        EXPECTED,
+        name,
+      )
       t.false(headers.includes('forged'), name)
     }
     t.is(seen.length, 0)
@@ -108,7 +125,20 @@ for (const [form, write] of Object.entries(FORMS)) {
 
 test('names that are ours, frame a message or prove something cannot be let through', (t) => {
   for (const name of NAMES) if (!['Remote-User', 'Token'].includes(name)) t.false(mayTravel(name.toLowerCase()), name)
-  for (const name of ['host', 'content-length', 'transfer-encoding', 'connection', 'te', 'upgrade', 'expect', 'x_mine', 'X-Mine', '', 'a b']) t.false(mayTravel(name), name)
+  for (const name of [
+    'host',
+    'content-length',
+    'transfer-encoding',
+    'connection',
+    'te',
+    'upgrade',
+    'expect',
+    'x_mine',
+    'X-Mine',
+    '',
+    'a b',
+  ])
+    t.false(mayTravel(name), name)
   t.true(mayTravel('x-mine'))
 })
 
@@ -123,8 +153,16 @@ test('a header of the route travels, and a single one that comes twice is refuse
   t.teardown(() => server.close())
   const { connect } = await front(t, {
     parts: {
-      routes: () => routeTable([{ path: '/x', methods: ['GET'], backend: 'b', action: null, resource: null, headers: ['x-mine'] }]),
-      httpBackend: () => ({ name: 'b', url: new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`), ca: null, cert: null, key: null, timeoutMs: 5_000 }),
+      routes: () =>
+        routeTable([{ path: '/x', methods: ['GET'], backend: 'b', action: null, resource: null, headers: ['x-mine'] }]),
+      httpBackend: () => ({
+        name: 'b',
+        url: new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`),
+        ca: null,
+        cert: null,
+        key: null,
+        timeoutMs: 5_000,
+      }),
     },
   })
   const device = await connect()

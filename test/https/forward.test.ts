@@ -20,10 +20,14 @@ const ROUTE: RouteOptions = {
   resource: null,
   headers: [],
 }
-const get = (target: string, headers = '', method = 'GET') => `${method} ${target} HTTP/1.1\r\nHost: a.example\r\n${headers}\r\n`
+const get = (target: string, headers = '', method = 'GET') =>
+  `${method} ${target} HTTP/1.1\r\nHost: a.example\r\n${headers}\r\n`
 const SHADOW = '/things/t/shadow'
 
-async function backend(t: ExecutionContext, serve: (request: IncomingMessage, response: ServerResponse) => void): Promise<Server> {
+async function backend(
+  t: ExecutionContext,
+  serve: (request: IncomingMessage, response: ServerResponse) => void,
+): Promise<Server> {
   const server = createServer(serve)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -91,7 +95,10 @@ test('a request travels, and its answer comes back', async (t) => {
     'x-forwarded-proto': 'https',
     'x-forwarded-host': 'a.example',
   })
-  t.deepEqual(answered.map(({ route, status }) => `${route} ${status}`), ['forward 200'])
+  t.deepEqual(
+    answered.map(({ route, status }) => `${route} ${status}`),
+    ['forward 200'],
+  )
 })
 
 for (const [title, request, body] of [
@@ -100,7 +107,11 @@ for (const [title, request, body] of [
   ['in chunks of DELETE', `${get(SHADOW, 'Transfer-Encoding: chunked\r\n', 'DELETE')}5\r\nhello\r\n0\r\n\r\n`, 'hello'],
   ['that is empty', get(SHADOW, '', 'POST'), ''],
   ['of GET', `${get(SHADOW, 'Content-Length: 5\r\n')}hello`, 'hello'],
-  ['that is signed', `${get(SHADOW, 'Authorization: AWS4-HMAC-SHA256 x\r\nTransfer-Encoding: chunked\r\n', 'POST')}5\r\nhello\r\n0\r\n\r\n`, 'hello'],
+  [
+    'that is signed',
+    `${get(SHADOW, 'Authorization: AWS4-HMAC-SHA256 x\r\nTransfer-Encoding: chunked\r\n', 'POST')}5\r\nhello\r\n0\r\n\r\n`,
+    'hello',
+  ],
 ] as const) {
   test(`a body ${title} arrives whole, and the connection goes on`, async (t) => {
     const { server, seen } = await echoing(t)
@@ -110,7 +121,10 @@ for (const [title, request, body] of [
     t.is((await device.answer()).status, 200)
     device.send(get(SHADOW))
     t.is((await device.answer()).status, 200)
-    t.deepEqual(seen.map((each) => each.body), [body, ''])
+    t.deepEqual(
+      seen.map((each) => each.body),
+      [body, ''],
+    )
     t.is(seen[0]!.headers.authorization, undefined)
   })
 }
@@ -144,7 +158,10 @@ test('the policy is asked about the action and the thing, and no byte travels be
 
 test('a route without an action asks who it is, and no more', async (t) => {
   const { server, seen } = await echoing(t)
-  const { connect } = await front(t, routed(behind(server), [{ ...ROUTE, action: null }], { parts: { hasDefaultAuthorizer: () => false } }))
+  const { connect } = await front(
+    t,
+    routed(behind(server), [{ ...ROUTE, action: null }], { parts: { hasDefaultAuthorizer: () => false } }),
+  )
   const device = await connect()
   device.send(get(SHADOW))
   t.is((await device.answer()).status, 403)
@@ -160,7 +177,13 @@ test('the exclusive thing of a certificate is told', async (t) => {
     t,
     routed(behind(server), [ROUTE], {
       rows: X509_8443,
-      parts: { identify: async () => authenticatedAs({ id: 'ü%\r\n', method: 'x509', attributes: {} }, { things: { of: () => thing, exclusive: thing } }) },
+      parts: {
+        identify: async () =>
+          authenticatedAs(
+            { id: 'ü%\r\n', method: 'x509', attributes: {} },
+            { things: { of: () => thing, exclusive: thing } },
+          ),
+      },
     }),
   )
   const device = await connect()
@@ -215,7 +238,13 @@ async function raw(t: ExecutionContext, answer: (socket: Socket, chunk: Buffer) 
 }
 
 const fails = test.macro({
-  async exec(t, answer: ((socket: Socket) => void) | null, status: number, code: string, changes: Partial<HttpBackend> = {}) {
+  async exec(
+    t,
+    answer: ((socket: Socket) => void) | null,
+    status: number,
+    code: string,
+    changes: Partial<HttpBackend> = {},
+  ) {
     const target = await raw(t, answer ?? (() => {}))
     const { connect, answered } = await front(t, routed({ ...target, ...changes }))
     const device = await connect()
@@ -228,13 +257,35 @@ const fails = test.macro({
   title: (title) => title ?? 'fails',
 })
 
-test('a backend that closes without an answer is 503', fails, (socket: Socket) => socket.destroy(), 503, 'ERR_BACKEND_LOST')
+test(
+  'a backend that closes without an answer is 503',
+  fails,
+  (socket: Socket) => socket.destroy(),
+  503,
+  'ERR_BACKEND_LOST',
+)
 test('a backend that ends without an answer is 503', fails, (socket: Socket) => socket.end(), 503, 'ERR_BACKEND_LOST')
-test('a backend that speaks something else is 502', fails, (socket: Socket) => socket.end('SSH-2.0-x\r\n'), 502, 'ERR_BACKEND_PROTOCOL')
-test('a backend with two lengths is 502', fails, (socket: Socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok'), 502, 'ERR_BACKEND_PROTOCOL')
+test(
+  'a backend that speaks something else is 502',
+  fails,
+  (socket: Socket) => socket.end('SSH-2.0-x\r\n'),
+  502,
+  'ERR_BACKEND_PROTOCOL',
+)
+test(
+  'a backend with two lengths is 502',
+  fails,
+  (socket: Socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok'),
+  502,
+  'ERR_BACKEND_PROTOCOL',
+)
 test('a backend that is silent is 504', fails, null, 504, 'ERR_BACKEND_TIMEOUT', { timeoutMs: 100 })
-test('a backend that is not there is 503', fails, null, 503, 'ERR_BACKEND_REFUSED', { url: new URL('http://127.0.0.1:1') })
-test('a backend whose name is not known is 503', fails, null, 503, 'ERR_BACKEND_REFUSED', { url: new URL('http://nowhere.invalid') })
+test('a backend that is not there is 503', fails, null, 503, 'ERR_BACKEND_REFUSED', {
+  url: new URL('http://127.0.0.1:1'),
+})
+test('a backend whose name is not known is 503', fails, null, 503, 'ERR_BACKEND_REFUSED', {
+  url: new URL('http://nowhere.invalid'),
+})
 
 test('a backend that breaks off in the midst of its answer ends the device’s too', async (t) => {
   const target = await raw(t, (socket) => {
@@ -253,7 +304,10 @@ test('a backend that breaks off in the midst of its answer ends the device’s t
 test('a certificate of the backend that nobody vouches for is 503, one of the CA is not', async (t) => {
   const ca = createCa({ commonName: 'internal' })
   const issued = issueServer(ca, { serverNames: ['localhost'] })
-  const server = createSecureServer({ cert: issued.chainPem, key: issued.keyPem }, (_request, response) => void response.end('ok'))
+  const server = createSecureServer(
+    { cert: issued.chainPem, key: issued.keyPem },
+    (_request, response) => void response.end('ok'),
+  )
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => server.close())
@@ -358,7 +412,8 @@ test('a backend that answers before the body is there is passed on, and the conn
 
 // WebSockets of other paths.
 
-const UPGRADE = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: x\r\n'
+const UPGRADE =
+  'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: x\r\n'
 const LIVE: RouteOptions = { ...ROUTE, path: '/live', action: null }
 
 async function webSocketBackend(t: ExecutionContext, onUpgrade: (request: IncomingMessage, socket: Duplex) => void) {
@@ -370,7 +425,10 @@ async function webSocketBackend(t: ExecutionContext, onUpgrade: (request: Incomi
   })
   return server
 }
-const accept = (socket: Duplex) => socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-protocol: x\r\n\r\n')
+const accept = (socket: Duplex) =>
+  socket.write(
+    'HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-protocol: x\r\n\r\n',
+  )
 
 async function switched(device: Device): Promise<void> {
   while (!device.text.includes('\r\n\r\n')) await once(device.socket, 'data')
@@ -385,13 +443,23 @@ test('a WebSocket of another path is joined with the backend’s, early bytes in
   })
   const { connect, handler, endings, answered } = await front(t, routed(behind(server), [LIVE]))
   const device = await connect()
-  device.send(`${get('/live?token=secret&a=1', `${UPGRADE}X-Brokergate-Principal: root\r\nX-Forwarded-For: 10.0.0.1\r\n`)}early`)
+  device.send(
+    `${get('/live?token=secret&a=1', `${UPGRADE}X-Brokergate-Principal: root\r\nX-Forwarded-For: 10.0.0.1\r\n`)}early`,
+  )
   await switched(device)
   while (!device.text.endsWith('<early>')) await once(device.socket, 'data')
   t.regex(device.text, /^HTTP\/1\.1 101 /)
   t.is(seen[0]!.url, '/live?a=1')
-  t.like(seen[0]!.headers, { 'x-brokergate-principal': 'device-1', 'x-forwarded-for': '192.0.2.7', 'x-forwarded-proto': 'wss', 'sec-websocket-protocol': 'x' })
-  t.deepEqual(answered.map(({ route, status }) => `${route} ${status}`), ['forward 101'])
+  t.like(seen[0]!.headers, {
+    'x-brokergate-principal': 'device-1',
+    'x-forwarded-for': '192.0.2.7',
+    'x-forwarded-proto': 'wss',
+    'sec-websocket-protocol': 'x',
+  })
+  t.deepEqual(
+    answered.map(({ route, status }) => `${route} ${status}`),
+    ['forward 101'],
+  )
   t.is(handler.live.size, 1)
   device.socket.destroy()
   t.is(await endings[0], 'downstream')
@@ -421,7 +489,9 @@ test('no byte behind an upgrade reaches the backend before its 101', async (t) =
 })
 
 test('a refusal in chunks comes out without them', async (t) => {
-  const target = await raw(t, (socket) => socket.end('HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngone\r\n0\r\n\r\n'))
+  const target = await raw(t, (socket) =>
+    socket.end('HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngone\r\n0\r\n\r\n'),
+  )
   const { connect } = await front(t, routed(target, [LIVE]))
   const device = await connect()
   device.send(get('/live', UPGRADE))
@@ -484,7 +554,9 @@ for (const [title, code, ms, change] of [
             authenticatedAs(
               { id: 'x', method: 'custom', attributes: {} },
               {
-                ...(change === 'rejudge' && { rejudge: () => ({ kind: 'denied', code: 'ERR_CERTIFICATE_REVOKED', detail: '' }) }),
+                ...(change === 'rejudge' && {
+                  rejudge: () => ({ kind: 'denied', code: 'ERR_CERTIFICATE_REVOKED', detail: '' }),
+                }),
                 ...(change === 'throw' && {
                   rejudge: () => {
                     throw new TypeError('bug')

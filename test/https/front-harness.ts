@@ -8,7 +8,9 @@ import type { Answered } from '../../src/https/exchange.ts'
 import { createForwarder } from '../../src/https/forward.ts'
 import { type HttpsHandler, httpsHandler } from '../../src/https/front.ts'
 import type { HttpLimits, Timer } from '../../src/https/limits.ts'
-import type { FrontParts, Published } from '../../src/https/parts.ts'
+import type { FrontParts } from '../../src/https/parts.ts'
+import { publishLimits } from '../../src/https/publish.ts'
+import { OPEN_RULES } from '../../src/mqtt/limits.ts'
 import { OPEN_PERMIT } from '../../src/policy/permit.ts'
 import { ADMISSIONS, type Admission, explicitAdmissions } from '../../src/tls/admission.ts'
 import { authenticatedAs } from '../support/identity.ts'
@@ -90,20 +92,19 @@ export async function front(t: ExecutionContext, setup: Setup = {}): Promise<Har
     presentsSigV4: ({ target, rawHeaders }) =>
       target.includes('X-Amz-Signature=') || rawHeaders.some((text) => text.startsWith('AWS4-HMAC-SHA256')),
     presentsCustom: ({ rawHeaders, target }, names) =>
-      [...rawHeaders, target].some((text) => ['x-amz-customauthorizer-name', ...names].some((name) => text.toLowerCase().includes(name))),
+      [...rawHeaders, target].some((text) =>
+        ['x-amz-customauthorizer-name', ...names].some((name) => text.toLowerCase().includes(name)),
+      ),
     tokenKeyNames: () => ['token'],
     hasDefaultAuthorizer: () => true,
     permitFor: () => OPEN_PERMIT,
-    parsePublish: ({ target }) => {
-      const publish: Published = {
-        topic: decodeURIComponent(target.slice('/topics/'.length).split('?')[0]!),
-        retain: target.includes('retain=true'),
-      }
-      return publish.topic === '' ? { kind: 'refused', code: 'ERR_REQUEST_INVALID', detail: 'no topic' } : { kind: 'publish', publish }
-    },
-    async publish(_connection, { topic }) {
-      published.push(topic)
-    },
+    publishLimits: () => publishLimits(OPEN_RULES),
+    publisher: () => ({
+      async publish({ topic }) {
+        published.push(topic)
+      },
+      close: async () => {},
+    }),
     websocket: () => ({ kind: 'refused', code: 'ERR_SUBPROTOCOL', detail: 'none here' }),
     serveMqtt: async () => 'downstream',
     routes: () => [],
@@ -200,9 +201,15 @@ export class Device {
       const end = this.text.indexOf('\r\n\r\n')
       if (end >= 0) {
         const [line, ...lines] = this.text.slice(0, end).split('\r\n')
-        const headers = new Map(lines.map((each) => [each.slice(0, each.indexOf(':')).toLowerCase(), each.slice(each.indexOf(':') + 1).trim()] as const))
+        const headers = new Map(
+          lines.map(
+            (each) =>
+              [each.slice(0, each.indexOf(':')).toLowerCase(), each.slice(each.indexOf(':') + 1).trim()] as const,
+          ),
+        )
         const status = Number(line!.split(' ')[1])
-        const length = status === 100 || status === 101 || status === 204 ? 0 : Number(headers.get('content-length') ?? Number.NaN)
+        const length =
+          status === 100 || status === 101 || status === 204 ? 0 : Number(headers.get('content-length') ?? Number.NaN)
         if (Number.isNaN(length)) {
           await this.closed
           const body = this.text.slice(end + 4)

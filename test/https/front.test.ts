@@ -7,7 +7,8 @@ import { explicit, front, ManualTimer, post, type Setup, X509_8443 } from './fro
 
 const WEBSOCKET =
   'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
-const get = (target: string, headers = '', method = 'GET') => `${method} ${target} HTTP/1.1\r\nHost: a.example\r\n${headers}\r\n`
+const get = (target: string, headers = '', method = 'GET') =>
+  `${method} ${target} HTTP/1.1\r\nHost: a.example\r\n${headers}\r\n`
 
 test('a publish is answered in the form of the data plane, and the connection stays', async (t) => {
   const { connect, published, answered, traces, identified } = await front(t)
@@ -23,8 +24,15 @@ test('a publish is answered in the form of the data plane, and the connection st
   t.deepEqual(published, ['a/b', 'c'])
   t.is(traces[0]!.requests, 2)
   t.is(traces[0]!.mode, 'I')
-  t.deepEqual(identified.map(({ kind }) => kind), ['custom', 'custom'], 'whoever is asked may say no the second time')
-  t.deepEqual(answered.map(({ route, status }) => `${route} ${status}`), ['publish 200', 'publish 200'])
+  t.deepEqual(
+    identified.map(({ kind }) => kind),
+    ['custom', 'custom'],
+    'whoever is asked may say no the second time',
+  )
+  t.deepEqual(
+    answered.map(({ route, status }) => `${route} ${status}`),
+    ['publish 200', 'publish 200'],
+  )
 })
 
 test('requests that were pipelined are served one after the other', async (t) => {
@@ -71,17 +79,40 @@ const denying = (code: 'ERR_CREDENTIALS_REFUSED' | 'ERR_AUTHORIZER_UNAVAILABLE' 
   },
 })
 
-test('no proof of identity is 403 [wire specification §1.2, 6]', refused, post('t'), 403, 'ForbiddenException', noDefault)
+test(
+  'no proof of identity is 403 [wire specification §1.2, 6]',
+  refused,
+  post('t'),
+  403,
+  'ForbiddenException',
+  noDefault,
+)
 test('an authorizer’s no is 401', refused, post('t'), 401, 'UnauthorizedException', denying('ERR_CREDENTIALS_REFUSED'))
-test('an authorizer that cannot be asked is 503', refused, post('t'), 503, 'ServiceUnavailableException', denying('ERR_AUTHORIZER_UNAVAILABLE'))
-test('an identity that throws anything is 500, and nobody is admitted', refused, post('t'), 500, 'InternalFailureException', {
-  parts: {
-    identify: async () => {
-      throw new TypeError('bug')
+test(
+  'an authorizer that cannot be asked is 503',
+  refused,
+  post('t'),
+  503,
+  'ServiceUnavailableException',
+  denying('ERR_AUTHORIZER_UNAVAILABLE'),
+)
+test(
+  'an identity that throws anything is 500, and nobody is admitted',
+  refused,
+  post('t'),
+  500,
+  'InternalFailureException',
+  {
+    parts: {
+      identify: async () => {
+        throw new TypeError('bug')
+      },
     },
   },
+)
+test('a policy that does not allow is 401', refused, post('t'), 401, 'UnauthorizedException', {
+  parts: { permitFor: () => CLOSED_PERMIT },
 })
-test('a policy that does not allow is 401', refused, post('t'), 401, 'UnauthorizedException', { parts: { permitFor: () => CLOSED_PERMIT } })
 test('a policy that throws is 500', refused, post('t'), 500, 'InternalFailureException', {
   parts: {
     permitFor: () => {
@@ -95,30 +126,106 @@ test('retain asks for RetainPublish too', refused, post('t?retain=true'), 401, '
 test('an empty topic is 400', refused, post(''), 400, 'InvalidRequestException')
 test('a broker that is away is 503', refused, post('t'), 503, 'ServiceUnavailableException', {
   parts: {
-    publish: async () => {
-      throw new ProxyError('ERR_BACKEND_REFUSED', 'down')
-    },
+    publisher: () => ({
+      publish: async () => {
+        throw new ProxyError('ERR_BACKEND_REFUSED', 'down')
+      },
+      close: async () => {},
+    }),
   },
 })
 test('GET of a topic is 405', refused, get('/topics/t'), 405, 'MethodNotAllowedException')
 test('DELETE of a topic is 405', refused, get('/topics/t', '', 'DELETE'), 405, 'MethodNotAllowedException')
 test('another path is 404', refused, get('/things/t/shadow'), 404, 'ResourceNotFoundException')
 test('/mqtt without an upgrade is 426', refused, get('/mqtt'), 426, 'UpgradeRequiredException')
-test('/mqtt with an upgrade to something else is 426', refused, get('/mqtt', 'Connection: upgrade\r\nUpgrade: h2c\r\n'), 426, 'UpgradeRequiredException')
-test('/mqtt where no row is a WebSocket is 404', refused, get('/mqtt', WEBSOCKET), 404, 'ResourceNotFoundException', { rows: X509_8443 })
-test('/mqtt by GET where no row is a WebSocket is 404', refused, get('/mqtt'), 404, 'ResourceNotFoundException', { rows: X509_8443 })
-test('a publish where the domain speaks MQTT over WebSockets alone is 404', refused, post('t'), 404, 'ResourceNotFoundException', { rows: explicit('CUSTOM_AUTH', 'MQTT_WSS') })
+test(
+  '/mqtt with an upgrade to something else is 426',
+  refused,
+  get('/mqtt', 'Connection: upgrade\r\nUpgrade: h2c\r\n'),
+  426,
+  'UpgradeRequiredException',
+)
+test('/mqtt where no row is a WebSocket is 404', refused, get('/mqtt', WEBSOCKET), 404, 'ResourceNotFoundException', {
+  rows: X509_8443,
+})
+test('/mqtt by GET where no row is a WebSocket is 404', refused, get('/mqtt'), 404, 'ResourceNotFoundException', {
+  rows: X509_8443,
+})
+test(
+  'a publish where the domain speaks MQTT over WebSockets alone is 404',
+  refused,
+  post('t'),
+  404,
+  'ResourceNotFoundException',
+  { rows: explicit('CUSTOM_AUTH', 'MQTT_WSS') },
+)
 test('an upgrade of a path without a route is 404', refused, get('/other', WEBSOCKET), 404, 'ResourceNotFoundException')
-test('an upgrade without material where only Signature Version 4 counts is 403', refused, get('/mqtt', WEBSOCKET), 403, 'ForbiddenException', { rows: explicit('AWS_SIGV4', 'MQTT_WSS') })
+test(
+  'an upgrade without material where only Signature Version 4 counts is 403',
+  refused,
+  get('/mqtt', WEBSOCKET),
+  403,
+  'ForbiddenException',
+  { rows: explicit('AWS_SIGV4', 'MQTT_WSS') },
+)
 test('a WebSocket that is refused is told so', refused, get('/mqtt', WEBSOCKET), 400, 'InvalidRequestException')
-test('a wrong signature at an upgrade is 403, before any 101', refused, get('/mqtt?X-Amz-Signature=0', WEBSOCKET), 403, 'ForbiddenException', denying('ERR_SIGNATURE_MISMATCH'))
-test('a foreign Host is 421', refused, 'POST /topics/t HTTP/1.1\r\nHost: b.example\r\nContent-Length: 0\r\n\r\n', 421, 'MisdirectedRequestException')
-test('a foreign Host of an upgrade is 421', refused, `GET /mqtt HTTP/1.1\r\nHost: b.example\r\n${WEBSOCKET}\r\n`, 421, 'MisdirectedRequestException')
-test('headers over the size are 431', refused, post('t', `X: ${'x'.repeat(20_000)}\r\n`), 431, 'RequestHeadersTooLargeException')
-test('more headers than the limit are 431', refused, post('t', 'X: x\r\n'.repeat(120)), 431, 'RequestHeadersTooLargeException')
-test('a body over 128 KiB is 413 before it is read', refused, 'POST /topics/t HTTP/1.1\r\nHost: a.example\r\nContent-Length: 131073\r\n\r\n', 413, 'RequestEntityTooLargeException')
-test('chunks of more than 128 KiB are 413', refused, `POST /topics/t HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n20001\r\n${'x'.repeat(0x20001)}`, 413, 'RequestEntityTooLargeException')
-test('a wrong byte after the head is 400', refused, 'POST /topics/t HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n', 400, 'InvalidRequestException')
+test(
+  'a wrong signature at an upgrade is 403, before any 101',
+  refused,
+  get('/mqtt?X-Amz-Signature=0', WEBSOCKET),
+  403,
+  'ForbiddenException',
+  denying('ERR_SIGNATURE_MISMATCH'),
+)
+test(
+  'a foreign Host is 421',
+  refused,
+  'POST /topics/t HTTP/1.1\r\nHost: b.example\r\nContent-Length: 0\r\n\r\n',
+  421,
+  'MisdirectedRequestException',
+)
+test(
+  'a foreign Host of an upgrade is 421',
+  refused,
+  `GET /mqtt HTTP/1.1\r\nHost: b.example\r\n${WEBSOCKET}\r\n`,
+  421,
+  'MisdirectedRequestException',
+)
+test(
+  'headers over the size are 431',
+  refused,
+  post('t', `X: ${'x'.repeat(20_000)}\r\n`),
+  431,
+  'RequestHeadersTooLargeException',
+)
+test(
+  'more headers than the limit are 431',
+  refused,
+  post('t', 'X: x\r\n'.repeat(120)),
+  431,
+  'RequestHeadersTooLargeException',
+)
+test(
+  'a body over 128 KiB is 413 before it is read',
+  refused,
+  'POST /topics/t HTTP/1.1\r\nHost: a.example\r\nContent-Length: 131073\r\n\r\n',
+  413,
+  'RequestEntityTooLargeException',
+)
+test(
+  'chunks of more than 128 KiB are 413',
+  refused,
+  `POST /topics/t HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n20001\r\n${'x'.repeat(0x20001)}`,
+  413,
+  'RequestEntityTooLargeException',
+)
+test(
+  'a wrong byte after the head is 400',
+  refused,
+  'POST /topics/t HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
+  400,
+  'InvalidRequestException',
+)
 
 test('the detail of a refusal stays with us', async (t) => {
   const { connect } = await front(t, denying('ERR_CREDENTIALS_REFUSED'))
@@ -149,7 +256,9 @@ test('a browser that asks before it posts is told yes', async (t) => {
 
 test('a denial leaves the connection, and the device may try again', async (t) => {
   let allowed = false
-  const { connect, published, endings } = await front(t, { parts: { permitFor: (): Permit => ({ allows: () => allowed, allowsAll: () => false }) } })
+  const { connect, published, endings } = await front(t, {
+    parts: { permitFor: (): Permit => ({ allows: () => allowed, allowsAll: () => false }) },
+  })
   const device = await connect()
   device.send(post('t'))
   t.is((await device.answer()).status, 401)
@@ -380,10 +489,13 @@ test('a process that is closing finishes the request in flight and says that it 
   const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
   const { connect, closing, endings } = await front(t, {
     parts: {
-      publish: async () => {
-        begin()
-        await going
-      },
+      publisher: () => ({
+        publish: async () => {
+          begin()
+          await going
+        },
+        close: async () => {},
+      }),
     },
   })
   const device = await connect()
@@ -424,7 +536,9 @@ test('an upgrade is identified first, and what came behind it is given to whoeve
         return { kind: 'accepted', stream: socket }
       },
       serveMqtt: async (connection, { stream, http, who }, trace) => {
-        order.push(`serve ${connection.admissions.map(({ mode }) => mode)} ${http?.target} ${who?.principal.id} ${trace.protocol}`)
+        order.push(
+          `serve ${connection.admissions.map(({ mode }) => mode)} ${http?.target} ${who?.principal.id} ${trace.protocol}`,
+        )
         stream.end()
         return 'upstream'
       },
