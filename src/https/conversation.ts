@@ -105,7 +105,10 @@ export class Conversation implements Closable {
   /** Serves one request when those before it are answered. */
   take(serve: () => Promise<void>): void {
     if (this.#broken) return
-    if (this.#waiting > MAX_WAITING) return this.destroy('ERR_HTTP_MALFORMED', 'too many requests at once')
+    if (this.#waiting > MAX_WAITING) {
+      this.destroy('ERR_HTTP_MALFORMED', 'too many requests at once')
+      return
+    }
     this.#cancel()
     this.#idle = false
     this.#waiting++
@@ -199,7 +202,10 @@ export class Conversation implements Closable {
 
   #rest(): void {
     if (this.#broken || this.#socket.destroyed) return
-    if (this.#closing !== null) return this.close(this.#closing)
+    if (this.#closing !== null) {
+      this.close(this.#closing)
+      return
+    }
     this.#idle = true
     this.#cancel()
     this.#cancel = this.#timer(() => this.linger(), this.#limits.idleTimeoutMs)
@@ -208,8 +214,8 @@ export class Conversation implements Closable {
   #late(): void {
     const error = new ProxyError('ERR_HTTP_TIMEOUT', 'no whole request head in time')
     // A client that said nothing gets nothing.
-    if (this.#idle) return this.destroy(error.code, error.message)
-    this.malformed(error)
+    if (this.#idle) this.destroy(error.code, error.message)
+    else this.malformed(error)
   }
 
   #closed(): void {

@@ -54,7 +54,7 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
 
 /** Names that a route cannot let through: they are ours, frame the message, or prove who somebody is. */
 const RESERVED =
-  /^(?:host|content-length|expect|authorization|cookie2?|forwarded|via|x-real-ip|x-original-.*|x-rewrite-.*|x-forwarded-.*|x-amz-.*|x-amzn-.*|x-client-.*|x-ssl-.*|ssl-.*|client-.*|x-brokergate-.*|sec-websocket-.*)$/
+  /^(?:proxy-.*|host|content-length|expect|authorization|cookie2?|forwarded|via|x-real-ip|x-original-.*|x-rewrite-.*|x-forwarded-.*|x-amz-.*|x-amzn-.*|x-client-.*|x-ssl-.*|ssl-.*|client-.*|x-brokergate-.*|sec-websocket-.*)$/
 
 /** Whether a setting may name this header (lower case) as one that travels. */
 export function mayTravel(name: string): boolean {

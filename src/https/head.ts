@@ -41,10 +41,8 @@ export interface HeadRules {
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 /** Anything but HTAB below space, and DEL: RFC 9110 §5.5. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
 const CONTROL = /[\0-\x08\x0a-\x1f\x7f]/
 /** RFC 3986 has neither; a fragment is never sent, and a backslash is a slash to some. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
 const NOT_IN_TARGET = /[\0-\x20\x7f-\uffff#\\]/
 /** A number that every reader can hold, digits alone. */
 const LENGTH = /^\d{1,15}$/

@@ -32,7 +32,6 @@ export type RouteMatch =
 const THING_NAME = /^[a-zA-Z0-9:_-]{1,128}$/
 /** Wire specification §7.4. */
 const SHADOW_NAME = /^[$a-zA-Z0-9:_-]{1,64}$/
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
 const CONTROL = /[\0-\x1f\x7f]/
 
 /** The routes of one domain, in the order of the settings. */

@@ -43,6 +43,7 @@ const RELAYED: Trace = {
   helloMs: 0.123456,
   handshakeMs: 2,
   connectedMs: 5,
+  requests: 1,
   bytesIn: 10,
   packetsIn: 1,
 }

@@ -289,7 +289,7 @@ test('an answer that comes before the body is read ends the connection', async (
   const answer = await device.answer()
   t.is(answer.status, 403)
   t.is(answer.headers.get('connection'), 'close')
-  device.send('23456789' + post('t'))
+  device.send(`23456789${post('t')}`)
   await device.closed
   t.is(device.text, '')
 })
