@@ -5,13 +5,15 @@ import type { Authorizers } from './auth/authorizers.ts'
 import type { CertificateCallback } from './auth/certificate-callback.ts'
 import type { CustomOptions } from './auth/custom.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
-import type { DialResult } from './backend/tcp.ts'
+import type { Publisher } from './backend/publisher.ts'
+import type { BackendTls, DialResult } from './backend/tcp.ts'
 import type { BackendSettings, ClientTrustSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
+import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, AUTHORIZERS, BACKENDS } from './plugins.ts'
+import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
@@ -34,6 +36,10 @@ export interface Generation {
   readonly registries: ReadonlyMap<string, WatchedRegistry>
   /** From now on changes of registries and revocation lists take effect, and `changed` is told of each. */
   watch(changed: () => void): void
+  /** Those of kind `http`, for routes. */
+  httpBackend(name: string): HttpBackend
+  /** Toward a backend that is a broker; it connects when there is something to publish. */
+  publisher(name: string): Publisher
   close(): Promise<void>
 }
 
@@ -86,9 +92,17 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     issues.push(...error.issues)
   }
   const backends = new Map<string, Backend>()
+  const httpBackends = new Map<string, HttpBackend>()
+  const publishers = new Map<string, Publisher>()
   for (const [name, backend] of Object.entries(settings.backends)) {
     try {
-      backends.set(name, makeBackend(name, backend, options))
+      if (backend.kind === 'http') {
+        httpBackends.set(name, makeHttpBackend(name, backend))
+        continue
+      }
+      const made = makeBackend(name, backend, settings.limits.webSocketMessageSize, options)
+      backends.set(name, made)
+      publishers.set(name, makePublisher(made, backend))
     } catch (error) {
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
@@ -154,6 +168,8 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
       hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
       backend: (name) => backends.get(name)!,
+      httpBackend: (name) => httpBackends.get(name)!,
+      publisher: (name) => publishers.get(name)!,
       registries,
       watch(changed) {
         for (const live of [...registries.values(), ...new Set(revocations)]) live?.onChange(changed)
@@ -165,6 +181,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
         revocationFiles.close()
         for (const callback of callbacks) callback.close()
         authorizers.close()
+        await Promise.all([...publishers.values()].map((publisher) => publisher.close()))
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
@@ -232,6 +249,7 @@ function domainOptions(domain: DomainSettings): DomainOptions {
     tlsPolicy: domain.tlsPolicy,
     authenticationType: domain.authenticationType,
     applicationProtocol: domain.applicationProtocol,
+    endpointType: domain.endpointType,
     trustMode: domain.clientTrust.mode,
     caPems: domain.clientTrust.ca.map(read),
     handshakeTimeoutMs: domain.handshakeTimeout,
@@ -294,31 +312,75 @@ function headOf(settings: Settings, { aws }: DomainSettings): ArnHead {
   }
 }
 
-function makeBackend(name: string, settings: BackendSettings, { metrics, embeddedPath }: AssembleOptions): Backend {
+type HttpBackendSettings = Extract<BackendSettings, { readonly kind: 'http' }>
+type BrokerSettings = Exclude<BackendSettings, HttpBackendSettings>
+
+function makeHttpBackend(name: string, { url, ca, cert, key, timeout }: HttpBackendSettings): HttpBackend {
+  return {
+    name,
+    url: new URL(url),
+    ca: ca === null ? null : ca.map(read),
+    cert: cert === null ? null : read(cert),
+    key: key === null ? null : read(key),
+    timeoutMs: timeout,
+  }
+}
+
+/** Connections of one process toward one broker, the whole time of a publish, and how many publishes may wait. */
+const PUBLISH_CONNECTIONS = 2
+const PUBLISH_TIMEOUT_MS = 10_000
+const PUBLISH_QUEUE = 1_000
+
+function makePublisher(backend: Backend, { identity }: BrokerSettings): Publisher {
+  // No device stands behind these connections, so a template has nothing to be filled with.
+  const plain = (text: string | null) => (text?.includes('${') ? null : text)
+  return PUBLISHERS.pool({
+    backend,
+    username: plain(identity.username),
+    password: plain(identity.password),
+    connections: PUBLISH_CONNECTIONS,
+    timeoutMs: PUBLISH_TIMEOUT_MS,
+    queue: PUBLISH_QUEUE,
+    principalProperty: null,
+    addressProperty: null,
+  })
+}
+
+function makeBackend(
+  name: string,
+  settings: BrokerSettings,
+  maxMessageBytes: number,
+  { metrics, embeddedPath }: AssembleOptions,
+): Backend {
   const { username, password, clientId, keepAlive } = settings.identity
   const identity: UpstreamIdentity = { username, password, clientId, keepAlive }
   const onDial = (result: DialResult, seconds: number) => metrics.dial(name, DIAL_LABELS[result], seconds)
   if (settings.kind === 'embedded') {
     return BACKENDS.embedded({ name, identity, path: embeddedPath, connectTimeoutMs: EMBEDDED_TIMEOUT_MS, onDial })
   }
-  return BACKENDS[settings.kind]({
+  const common = {
     name,
     identity,
-    servers: settings.servers.map(({ address }) => address),
     balance: settings.balance,
     connectTimeoutMs: settings.connectTimeout,
     proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
-    tls:
-      settings.kind === 'tcp'
-        ? null
-        : {
-            ca: settings.ca === null ? null : settings.ca.map(read),
-            serverName: settings.serverName,
-            cert: settings.cert === null ? null : read(settings.cert),
-            key: settings.key === null ? null : read(settings.key),
-          },
     onDial,
-  })
+  }
+  if (settings.kind === 'ws') {
+    const servers = settings.servers.map(({ url }) => url)
+    return BACKENDS.ws({ ...common, servers, tls: brokerTls(settings), headers: settings.headers, maxMessageBytes })
+  }
+  const servers = settings.servers.map(({ address }) => address)
+  return BACKENDS[settings.kind]({ ...common, servers, tls: settings.kind === 'tcp' ? null : brokerTls(settings) })
+}
+
+function brokerTls({ ca, serverName, cert, key }: Exclude<BrokerSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
+  return {
+    ca: ca === null ? null : ca.map(read),
+    serverName,
+    cert: cert === null ? null : read(cert),
+    key: key === null ? null : read(key),
+  }
 }
 
 const EMBEDDED_TIMEOUT_MS = 5_000

@@ -5,7 +5,9 @@ import { certificateCallback } from './auth/certificate-callback.ts'
 import { custom, customX509, tokenKeyNames } from './auth/custom.ts'
 import { x509 } from './auth/x509.ts'
 import { embedded } from './backend/embedded.ts'
+import { publisher } from './backend/publisher.ts'
 import { tcp } from './backend/tcp.ts'
+import { ws } from './backend/ws.ts'
 
 export const AUTHENTICATORS = { x509, backend, custom, customX509 } as const
 
@@ -13,4 +15,7 @@ export const AUTHENTICATORS = { x509, backend, custom, customX509 } as const
 export const AUTHORIZERS = { create: createAuthorizers, certificateCallback, tokenKeyNames } as const
 
 /** `tls` is `tcp` with a `tls` option; both dial alike. */
-export const BACKENDS = { tcp, tls: tcp, embedded } as const
+export const BACKENDS = { tcp, tls: tcp, ws, embedded } as const
+
+/** What HTTPS publishes go through, in front of any backend. */
+export const PUBLISHERS = { pool: publisher } as const

@@ -8,6 +8,7 @@ import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
+import { presignUrl } from './presign.ts'
 import { run } from './run.ts'
 import { schema } from './schema.ts'
 import { version, versionOf } from './version.ts'
@@ -82,6 +83,36 @@ export function program(): Command {
       })
     })
   certificates(root)
+  root
+    .command('presign')
+    .description(
+      'print a WebSocket URL signed with an access key (Signature Version 4), valid for some minutes from now',
+    )
+    .option('--url <url>', 'where to connect, such as wss://iot.example.com:8443')
+    .option('--host <name>', 'instead of --url; else the first server name of --config')
+    .option('--port <number>', 'with --host; else that of the first listener of --config that serves 443, else 443')
+    .option('--region <name>', 'else AWS_REGION, else us-east-1')
+    .option('--access-key-id <id>', 'else AWS_ACCESS_KEY_ID; secret in BROKERGATE_SECRET or AWS_SECRET_ACCESS_KEY')
+    .option(...config)
+    .option('--access-key <id>', 'an access key from a registry of --config, secret and session token with it')
+    .option('--expires <seconds>', 'X-Amz-Expires; without it the gate alone decides how long the URL counts')
+    .addHelpText('after', '\nA session token is taken from BROKERGATE_SESSION_TOKEN or AWS_SESSION_TOKEN.')
+    .action((options: Readonly<Record<string, string | undefined>>) => {
+      process.exitCode = presignUrl({
+        url: options.url ?? null,
+        host: options.host ?? null,
+        port: options.port ?? null,
+        region: options.region ?? null,
+        accessKeyId: options.accessKeyId ?? null,
+        accessKey: options.accessKey ?? null,
+        file: options.config ?? null,
+        expires: options.expires ?? null,
+        env: process.env,
+        now: () => new Date(),
+        print,
+        complain: (line) => process.stderr.write(`${line}\n`),
+      })
+    })
   root
     .command('version')
     .description('print the version and the runtime')

@@ -12,6 +12,7 @@ import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
 import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
+import { reasonOf } from '../errors.ts'
 import type { Capacity } from '../listener/listener.ts'
 import { answerWorker, changedNotice, registrarLink } from '../registry/link.ts'
 import { type OwnerOptions, RegistryOwner } from '../registry/owner.ts'
@@ -244,6 +245,20 @@ async function startHere(
       )
       // Load balancers look in every few seconds; nobody wants to read that.
       log[reason === 'probe' ? 'debug' : line.level](line.fields, line.message)
+    },
+    answered({ id }, { traceId, route, status, failure }) {
+      if (failure === null) return
+      const fields = {
+        event: 'request',
+        id,
+        traceId,
+        route,
+        status,
+        reason: reasonOf(failure.code),
+        detail: failure.message,
+      }
+      // A fault of ours is told whatever the level; the line of the connection may be hours away.
+      log[failure.code === 'ERR_INTERNAL' ? 'error' : 'debug'](fields, `request refused: ${reasonOf(failure.code)}`)
     },
   })
   if (started.kind === 'running') return started.running

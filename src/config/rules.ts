@@ -79,6 +79,9 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
     if (typeof backend === 'string' && !has(settings.backends, backend)) {
       yield { path: [...path, 'backend'], message: `no such backend, expected one of: ${names(settings.backends)}` }
     }
+    if (typeof backend === 'string' && kindOf(settings, backend) === 'http') {
+      yield { path: [...path, 'backend'], message: 'expected a broker, not a backend of kind http' }
+    }
     const registry = domain.registry
     if (typeof registry === 'string' && !has(settings.registries, registry)) {
       yield {
@@ -101,6 +104,59 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
     }
     if (type === 'BACKEND') yield* backendAuthenticationRules(domain, path)
     else if (typeof type === 'string' && CERTIFIED.has(type)) yield* trustRules(domain, path)
+    yield* routeRules(settings, domain, path, String(protocol))
+  }
+}
+
+const kindOf = (settings: Fields, backend: string): unknown =>
+  has(settings.backends, backend) ? fields(fields(settings.backends)[backend]).kind : undefined
+
+/** What HTTPS is answered with by us, whatever a route says. */
+const OWN_PATH = /^\/(?:mqtt|topics(?:\/.*)?)$/
+
+function* routeRules(settings: Fields, domain: Fields, domainPath: Path, protocol: string): Generator<Contradiction> {
+  const routes = list(domain.routes)
+  if (routes.length > 0 && protocol !== 'DEFAULT' && protocol !== 'HTTPS') {
+    yield { path: [...domainPath, 'routes'], message: `has no effect with applicationProtocol ${protocol}` }
+  }
+  for (const [at, value] of routes.entries()) {
+    const route = fields(value)
+    const path = [...domainPath, 'routes', at]
+    const pattern = typeof route.path === 'string' ? route.path : ''
+    if (OWN_PATH.test(pattern)) yield { path: [...path, 'path'], message: 'is a path that is served here' }
+    if (typeof route.backend === 'string') {
+      if (!has(settings.backends, route.backend)) {
+        const message = `no such backend, expected one of: ${names(settings.backends)}`
+        yield { path: [...path, 'backend'], message }
+      } else if (kindOf(settings, route.backend) !== 'http') {
+        yield { path: [...path, 'backend'], message: 'expected a backend of kind http' }
+      }
+    }
+    yield* authorizationRules(route, pattern, path)
+  }
+}
+
+/** A route names what the policies are asked, or says that they are not. */
+function* authorizationRules(route: Fields, pattern: string, path: Path): Generator<Contradiction> {
+  const { action, authorize, resource } = route
+  if (action === undefined && authorize === undefined) {
+    yield {
+      path: [...path, 'action'],
+      message: 'is missing, expected an action such as "iot:GetThingShadow", or authorize: none',
+    }
+  } else if (action !== undefined && authorize !== undefined) {
+    yield { path: [...path, 'authorize'], message: 'expected either action or authorize: none' }
+  }
+  if (action === undefined && resource !== undefined) {
+    yield { path: [...path, 'resource'], message: 'has no effect without action' }
+  } else if (action !== undefined && resource === undefined && !/\/things\/\*(?:\/|$)/.test(pattern)) {
+    yield { path: [...path, 'resource'], message: 'is missing, expected a resource: the path has no /things/*' }
+  }
+  if (typeof resource !== 'string') return
+  const stars = pattern.split('/').filter((part) => part === '*').length
+  for (const [, digit] of resource.matchAll(/\$\{(\d)\}/g)) {
+    if (Number(digit) <= stars) continue
+    yield { path: [...path, 'resource'], message: `expected no \${${digit}}: the path has ${stars} *` }
   }
 }
 
@@ -187,7 +243,8 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
   }
   for (const [name, value] of Object.entries(fields(backends))) {
     const backend = fields(value)
-    if (backend.kind !== 'tls') continue
+    if (backend.kind !== 'tls' && backend.kind !== 'ws' && backend.kind !== 'http') continue
+    if (backend.kind === 'ws') yield* webSocketRules(backend, ['backends', name])
     for (const [one, other] of [
       ['cert', 'key'],
       ['key', 'cert'],
@@ -209,5 +266,15 @@ function* registryRules(settings: Fields): Generator<Contradiction> {
     if (owner !== undefined) yield { path: at, message: `is the folder of ${owner} too` }
     else if (state === path) yield { path: at, message: 'expected another folder than path, which is never written' }
     owners.set(state, `registries.${name}`)
+  }
+}
+
+/** TLS is asked for by the scheme of a URL; without one, nothing that judges it can have an effect. */
+function* webSocketRules(backend: Fields, path: Path): Generator<Contradiction> {
+  const urls = list(backend.servers).map((server) => fields(server).url)
+  if (urls.some((url) => typeof url !== 'string' || url.startsWith('wss:'))) return
+  for (const key of ['ca', 'serverName', 'cert', 'key']) {
+    if (backend[key] === undefined) continue
+    yield { path: [...path, key], message: 'has no effect, because no server has a URL with wss:' }
   }
 }

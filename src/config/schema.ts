@@ -88,6 +88,31 @@ function isBrokerAddress(text: string): boolean {
   return address !== null && address.port > 0 && (isIP(address.host) !== 0 || /^[\w.-]{1,253}$/.test(address.host))
 }
 
+export interface WebSocketAddress extends Address {
+  /** Path and query. */
+  readonly target: string
+  readonly secure: boolean
+}
+
+const WEB_SOCKET_URL = 'a URL such as "wss://broker:8084/mqtt", without user name and fragment'
+
+function splitUrl(text: string): WebSocketAddress | null {
+  const [, scheme, authority = '', target] = /^(wss?):\/\/([^/?#@\\\s]+)([/?][\x21\x22\x24-\x7e]*)?$/.exec(text) ?? []
+  if (scheme === undefined) return null
+  const secure = scheme === 'wss'
+  const port = /:\d+$/.test(authority) ? '' : `:${secure ? 443 : 80}`
+  if (!isBrokerAddress(authority + port)) return null
+  // A path that is not there is «/» (RFC 6455 §3).
+  const slash = target === undefined || target.startsWith('?') ? '/' : ''
+  return { ...toAddress(authority + port), target: `${slash}${target ?? ''}`, secure }
+}
+
+/** What a WebSocket upgrade says itself. */
+const OURS = /^(?:host|connection|upgrade|content-length|transfer-encoding|sec-websocket-.*)$/i
+
+const toServer = (text: string): WebSocketAddress =>
+  splitUrl(text) ?? { host: text, port: 0, target: '/', secure: true }
+
 /** For `.transform` after a check; where the check failed, the value is never seen. */
 const toAddress = (text: string): Address => splitAddress(text) ?? { host: text, port: 0 }
 
@@ -259,6 +284,64 @@ const ARN_HELP = {
   region: 'Region in ARNs and in the scope of Signature Version 4.',
   accountId: 'Account id in ARNs.',
 }
+/** Those a device may use on routes; TRACE and CONNECT are nobody's. */
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+
+/** Headers that no setting can let through to a backend: ours, those that frame a message, those that prove who somebody is. */
+const NEVER_FORWARDED =
+  /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|http2-settings|host|content-length|expect|authorization|cookie2?|forwarded|via|x-real-ip|x-original-.*|x-rewrite-.*|x-forwarded-.*|x-amz-.*|x-amzn-.*|x-client-.*|x-ssl-.*|ssl-.*|client-.*|x-brokergate-.*|sec-websocket-.*)$/
+
+const ROUTE = section(
+  {
+    path: z
+      .string(expected('a path such as "/things/*/shadow"'))
+      .regex(
+        /^(?:\/(?:\*|[\w.~!$&'()+,;=:@-]+))+$/,
+        'expected a path such as "/things/*/shadow", * for a whole segment',
+      )
+      .refine((text) => !/\/\.\.?(?:\/|$)/.test(text), 'expected a path without . and ..')
+      .describe('Path of the request; * stands for one segment. Segments are compared decoded.'),
+    methods: z
+      .array(oneOf(METHODS), expected('a list of methods such as [ GET, POST ]'))
+      .min(1, 'expected at least one method')
+      .describe('Methods that this route is for.'),
+    backend: z.string(expected('the name of a backend')).describe('A backend of kind http, by its name.'),
+    action: z
+      .string(expected('an action such as "iot:GetThingShadow"'))
+      .regex(/^[a-z][a-z0-9-]*:[A-Za-z]+$/, 'expected an action such as "iot:GetThingShadow"')
+      .optional()
+      .transform(orNull)
+      .describe("What the device's policies must allow. This or `authorize: none`."),
+    authorize: oneOf(['none'])
+      .optional()
+      .transform(orNull)
+      .describe('none: whoever is known may. Who it is, is asked in any case.'),
+    resource: z
+      .string(expected('a resource such as "topic/${1}"'))
+      .min(1, 'expected a text that is not empty')
+      .refine(
+        (text) => !/\$\{(?![1-9]\})/.test(text),
+        'expected only ${1}, ${2}… as variables, one for each * of the path',
+      )
+      .optional()
+      .transform(orNull)
+      .describe(
+        'On what, as the tail of an ARN; ${1} is what the first * stands for. Absent: the thing of a path with /things/*, and its shadow by ?name=.',
+      ),
+    headers: z
+      .array(
+        z
+          .string(expected('the name of a header'))
+          .regex(/^[A-Za-z0-9][A-Za-z0-9-]*$/, 'expected the name of a header, of letters, digits and hyphens')
+          .transform((text) => text.toLowerCase())
+          .refine((text) => !NEVER_FORWARDED.test(text), 'expected a header that is not reserved'),
+        expected('a list of header names'),
+      )
+      .default([])
+      .describe('Request headers that travel besides the usual ones (Accept, Content-Type and the like).'),
+  },
+  'a route such as { path: "/things/*/shadow", methods: [ GET ], backend: shadows, action: "iot:GetThingShadow" }',
+)
 
 const DOMAIN = section(
   {
@@ -303,6 +386,9 @@ const DOMAIN = section(
     applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT', 'MQTT_WSS', 'HTTPS'])
       .default('DEFAULT')
       .describe('DEFAULT with DEFAULT; else what is spoken: MQTT over TLS, MQTT over WebSocket, or HTTPS.'),
+    endpointType: oneOf(['data', 'jobs'])
+      .default('data')
+      .describe('jobs: as the jobs endpoint of AWS IoT, which refuses the ALPN name x-amzn-http-ca.'),
     registry: name().optional().transform(orNull).describe('The registry, by its name under `registries`.'),
     clientTrust: CLIENT_TRUST.prefault({}).describe('Which device certificates are trusted.'),
     authorizers: z
@@ -329,6 +415,10 @@ const DOMAIN = section(
     })
       .prefault({})
       .describe('Heads of ARNs for this domain, where they differ from `aws`.'),
+    routes: z
+      .array(ROUTE, expected('a list of routes'))
+      .default([])
+      .describe('Other HTTPS paths, forwarded to backends of kind http. The first that fits path and method counts.'),
   },
   'a domain: serverNames, certificates, backend and more',
 )
@@ -361,7 +451,21 @@ const PROXY_PROTOCOL = oneOf(['v2'])
   .transform(orNull)
   .describe("Send a PROXY protocol header with the device's address first; the broker must expect it.")
 
+/** What every kind of backend over several servers has. */
 const REACH = {
+  balance: oneOf(['leastconn', 'roundrobin'])
+    .default('leastconn')
+    .describe('leastconn: the server with the fewest sessions of this process. roundrobin: one after the other.'),
+  connectTimeout: duration()
+    .default('5s')
+    .transform(toMs)
+    .describe('To connect to one server, with TLS where it is used.'),
+  identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
+    .prefault({})
+    .describe("What the broker is told in place of the device's own."),
+}
+
+const ADDRESSES = {
   servers: z
     .array(
       section(
@@ -378,37 +482,78 @@ const REACH = {
     )
     .min(1, 'expected at least one server')
     .describe('The servers of this backend, which must be one broker or one cluster.'),
-  balance: oneOf(['leastconn', 'roundrobin'])
-    .default('leastconn')
-    .describe('leastconn: the server with the fewest sessions of this process. roundrobin: one after the other.'),
-  connectTimeout: duration()
-    .default('5s')
-    .transform(toMs)
-    .describe('To connect to one server, with TLS where it is used.'),
-  identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
-    .prefault({})
-    .describe("What the broker is told in place of the device's own."),
 }
+
+const URLS = {
+  servers: z
+    .array(
+      section(
+        {
+          url: z
+            .string(expected(WEB_SOCKET_URL))
+            .refine((text) => splitUrl(text) !== null, `expected ${WEB_SOCKET_URL}`)
+            .transform(toServer)
+            .describe('Where the broker speaks MQTT over WebSocket; wss: is TLS. Its query is never logged.'),
+        },
+        'a server such as { url: "wss://broker:8084/mqtt" }',
+      ),
+      expected('a list of servers such as [ { url: "wss://broker:8084/mqtt" } ]'),
+    )
+    .min(1, 'expected at least one server')
+    .describe('The servers of this backend, which must be one broker or one cluster.'),
+  headers: z
+    .record(
+      z
+        .string()
+        .regex(/^[\w!#$%&'*+.^`|~-]{1,128}$/, 'expected the name of an HTTP header')
+        .refine((text) => !OURS.test(text), 'expected a header that is not part of the upgrade itself'),
+      secret()
+        // Not a string only where load.ts could not find the secret, which is an issue of its own.
+        .transform((value) => (typeof value === 'string' ? value : ''))
+        .refine((text) => /^[\t\x20-\x7e]*$/.test(text), 'expected the value of an HTTP header, in ASCII'),
+      expected('headers such as { authorization: { env: BROKER_TOKEN } }'),
+    )
+    .default({})
+    .describe(
+      'Headers of the upgrade, for a broker or proxy that asks for them: a text, { file: … } or { env: … } each.',
+    ),
+}
+
+const BROKER_TLS = {
+  ca: paths('a list of at least one PEM file')
+    .optional()
+    .transform(orNull)
+    .describe("PEM files with the CAs of the broker's certificate. Absent: the runtime's own list."),
+  serverName: z
+    .string(expected('a host name'))
+    .refine(isServerName, 'expected a host name')
+    .optional()
+    .transform(orNull)
+    .describe("Name to ask for and to verify. Absent: the host of the server's address."),
+  cert: path('a PEM file').optional().transform(orNull).describe('PEM file: our client certificate, with `key`.'),
+  key: path('a PEM file').optional().transform(orNull).describe('PEM file: its private key.'),
+}
+
+const HTTP_URL = 'a URL such as "http://shadows:8080", without user name, query and fragment'
+
+const isHttpUrl = (text: string): boolean =>
+  /^https?:\/\/[^/?#@\\\s]+(?:\/[\w.~!$&'()*+,;=:@/-]*)?$/.test(text) && URL.canParse(text)
 
 const BACKEND = z.discriminatedUnion(
   'kind',
   [
-    section({ kind: z.literal('tcp').describe('An MQTT broker over plain TCP.'), ...REACH }),
+    section({ kind: z.literal('tcp').describe('An MQTT broker over plain TCP.'), ...ADDRESSES, ...REACH }),
     section({
       kind: z.literal('tls').describe('An MQTT broker over TLS; its certificate is always verified.'),
+      ...ADDRESSES,
       ...REACH,
-      ca: paths('a list of at least one PEM file')
-        .optional()
-        .transform(orNull)
-        .describe("PEM files with the CAs of the broker's certificate. Absent: the runtime's own list."),
-      serverName: z
-        .string(expected('a host name'))
-        .refine(isServerName, 'expected a host name')
-        .optional()
-        .transform(orNull)
-        .describe("Name to ask for and to verify. Absent: the host of the server's address."),
-      cert: path('a PEM file').optional().transform(orNull).describe('PEM file: our client certificate, with `key`.'),
-      key: path('a PEM file').optional().transform(orNull).describe('PEM file: its private key.'),
+      ...BROKER_TLS,
+    }),
+    section({
+      kind: z.literal('ws').describe('An MQTT broker over WebSocket; with wss: its certificate is always verified.'),
+      ...URLS,
+      ...REACH,
+      ...BROKER_TLS,
     }),
     section({
       kind: z
@@ -416,9 +561,46 @@ const BACKEND = z.discriminatedUnion(
         .describe('A small broker inside this process: for trying things, not for production.'),
       identity: section(IDENTITY).prefault({}).describe("What the broker is told in place of the device's own."),
     }),
+    section({
+      kind: z.literal('http').describe('An HTTP server for `routes`; with https: its certificate is always verified.'),
+      url: z
+        .string(expected(HTTP_URL))
+        .refine(isHttpUrl, `expected ${HTTP_URL}`)
+        .describe('Where it is; a path is put before those of the requests.'),
+      ca: BROKER_TLS.ca,
+      cert: BROKER_TLS.cert,
+      key: BROKER_TLS.key,
+      timeout: duration()
+        .default('30s')
+        .transform(toMs)
+        .describe('Until the head of its answer, and then between two pieces of the body.'),
+    }),
   ],
-  expected('a backend with kind tcp, tls or embedded'),
+  expected('a backend with kind tcp, tls, ws, embedded or http'),
 )
+
+const HTTP_LIMITS = section({
+  headerTimeout: duration()
+    .default('10s')
+    .transform(toMs)
+    .describe('For the whole head of a request: from the end of the handshake, later from its first byte.'),
+  bodyTimeout: duration().default('30s').transform(toMs).describe('For the whole body of a request.'),
+  idleTimeout: duration()
+    .default('60s')
+    .transform(toMs)
+    .describe('From an answer to the first byte of the next request on the connection.'),
+  headerSize: size('1KiB').default('16KiB').transform(toBytes).describe('Request line and header fields together.'),
+  headers: z
+    .int(expected('a whole number such as 100'))
+    .min(8, 'expected a whole number from 8')
+    .max(1_000, 'expected a whole number up to 1000')
+    .default(100)
+    .describe('Most header fields of a request.'),
+  bodySize: size('0B')
+    .default('1MiB')
+    .transform(toBytes)
+    .describe('Largest body that is forwarded. What is published or signed ends at 128KiB in any case.'),
+})
 
 export const SETTINGS = section({
   aws: section({
@@ -472,6 +654,10 @@ export const SETTINGS = section({
       .default('256MiB')
       .transform(toBytes)
       .describe('Largest packet of a session, either way. 256MiB is all that MQTT can express.'),
+    webSocketMessageSize: size('128B')
+      .default('16MiB')
+      .transform(toBytes)
+      .describe('Largest WebSocket message, either way; it is held whole, a packet may be in several.'),
     maxConnections: z
       .int(expected('a whole number such as 50000'))
       .min(1, 'expected a whole number from 1')
@@ -482,6 +668,7 @@ export const SETTINGS = section({
       .default('30s')
       .transform(toMs)
       .describe('How long the other direction may go on when one side has ended.'),
+    http: HTTP_LIMITS.prefault({}).describe('Ceilings of HTTP connections.'),
   })
     .prefault({})
     .describe('Ceilings that protect this process.'),
@@ -553,5 +740,6 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
 /** Settings that may be written `{ file: … }` or `{ env: … }`. */
 export const SECRETS: readonly string[] = [
   'backends.*.identity.password',
+  'backends.*.headers.*',
   'domains.*.clientTrust.certificateCallback.headers.*',
 ]

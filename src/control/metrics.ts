@@ -34,11 +34,24 @@ export interface Metrics {
   registryReload(registry: string, result: ReloadResult): void
   revocationReload(result: ReloadResult): void
   provision(result: ProvisionResult): void
+  /** An HTTP request that was answered; `route`: publish, mqtt, forward or none. `seconds` from its head to its answer. */
+  request(route: HttpRoute, status: number, seconds: number): void
   closed(reason: CloseReason): void
 }
 
 /** A change of files that took effect, or one that was refused and changed nothing. */
 export type ReloadResult = 'ok' | 'refused'
+
+/** Where HTTP requests go; none are those that were refused before it was known, or have nowhere to go. */
+export const HTTP_ROUTES = ['publish', 'mqtt', 'forward', 'none'] as const
+export type HttpRoute = (typeof HTTP_ROUTES)[number]
+
+const HTTP_STATUSES: Readonly<Record<HttpRoute, readonly number[]>> = {
+  publish: [200, 204, 400, 401, 403, 405, 408, 413, 429, 500, 502, 503, 504],
+  mqtt: [101, 400, 401, 403, 426, 429, 500, 503],
+  forward: [200, 400, 401, 403, 405, 408, 413, 500, 502, 503, 504],
+  none: [400, 404, 408, 421, 431, 500],
+}
 
 export type MetricType = 'counter' | 'gauge' | 'histogram'
 
@@ -75,6 +88,8 @@ export const METRICS = {
   sessions:                      { type: 'gauge',     labels: [],                    help: 'Sessions relayed now.' },
   bytes_total:                   { type: 'counter',   labels: ['direction'],         help: 'MQTT bytes inside TLS: in is toward the broker, out toward the device.' },
   packets_total:                 { type: 'counter',   labels: ['direction', 'type'], help: 'MQTT control packets, CONNECT and CONNACK included.' },
+  http_requests_total:           { type: 'counter',   labels: ['route', 'status'],   help: 'HTTP requests that were answered, by where they went (publish, mqtt, forward or none) and HTTP status.' },
+  http_request_seconds:          { type: 'histogram', labels: ['route'],             buckets: CONNECTION_BUCKETS, help: 'From the head of an HTTP request to the end of its answer; of an upgrade, to its 101.' },
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
@@ -334,6 +349,14 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
 
   const sessions = gauge('sessions')
 
+  const requests = counter('http_requests_total')
+  // What each can be answered with by us; a backend's own statuses begin when they come.
+  for (const [route, statuses] of Object.entries(HTTP_STATUSES)) {
+    for (const status of statuses) requests.inc({ route, status }, 0)
+  }
+  const requestSeconds = histogram('http_request_seconds')
+  for (const route of HTTP_ROUTES) requestSeconds.zero({ route })
+
   const traffic = trafficCounters()
   counter('bytes_total', (self) => {
     self.reset()
@@ -415,6 +438,10 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       registryReload: (registry, result) => registryReloads.inc({ registry, result }),
       revocationReload: (result) => revocationReloads.inc({ result }),
       provision: (result) => provisions.inc({ result }),
+      request(route, status, seconds) {
+        requests.inc({ route, status: status >= 100 && status <= 599 ? status : 'other' })
+        requestSeconds.observe({ route }, seconds)
+      },
       closed: (reason) => closed.inc({ reason: closeReasonLabel(reason) }),
     },
     supervision: {
@@ -458,5 +485,6 @@ export const NO_METRICS: Metrics = {
   registryReload() {},
   revocationReload() {},
   provision() {},
+  request() {},
   closed() {},
 }

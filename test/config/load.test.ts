@@ -68,7 +68,7 @@ const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, handshakeTimeout, backend, aws'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, handshakeTimeout, backend, aws, routes'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -186,9 +186,21 @@ test(refuses, 'an authentication that is none', IN_DOMAIN, domain('authenticatio
 test(refuses, 'a protocol that is none', IN_DOMAIN, domain('applicationProtocol: MQTT'), [
   'MAIN:8 domains[0].applicationProtocol | expected one of DEFAULT, SECURE_MQTT, MQTT_WSS, HTTPS',
 ])
-test(refuses, 'AWS_X509 without its protocol [§1.2]', IN_DOMAIN, domain('authenticationType: AWS_X509'), [
-  'MAIN:4 domains[0].applicationProtocol | expected SECURE_MQTT or HTTPS, what goes with authenticationType AWS_X509',
-])
+for (const [type, expected] of [
+  ['AWS_X509', 'SECURE_MQTT or HTTPS'],
+  ['AWS_SIGV4', 'MQTT_WSS or HTTPS'],
+] as const) {
+  test(refuses, `${type} without a protocol [§1.2]`, IN_DOMAIN, domain(`authenticationType: ${type}`), [
+    `MAIN:4 domains[0].applicationProtocol | expected ${expected}, what goes with authenticationType ${type}`,
+  ])
+}
+test(
+  refuses,
+  'a signature over plain MQTT [§1.2]',
+  IN_DOMAIN,
+  domain('authenticationType: AWS_SIGV4\n    applicationProtocol: SECURE_MQTT'),
+  ['MAIN:9 domains[0].applicationProtocol | expected MQTT_WSS or HTTPS, what goes with authenticationType AWS_SIGV4'],
+)
 test(refuses, 'DEFAULT with a protocol [§1.2]', IN_DOMAIN, domain('applicationProtocol: SECURE_MQTT'), [
   'MAIN:8 domains[0].applicationProtocol | expected DEFAULT, the only one that goes with authenticationType DEFAULT',
 ])
@@ -249,8 +261,8 @@ test(refuses, 'no domain', BASE.slice(BASE.indexOf('domains:'), BASE.indexOf('ba
 ])
 
 // backends and registries
-test(refuses, 'a kind of later work', 'kind: tcp', 'kind: ws', [
-  'MAIN:10 backends.main.kind | expected a backend with kind tcp, tls or embedded',
+test(refuses, 'an unknown kind', 'kind: tcp', 'kind: udp', [
+  'MAIN:10 backends.main.kind | expected a backend with kind tcp, tls, ws, embedded or http',
 ])
 test(refuses, 'a backend without a server', 'servers: [ { address: "broker:1883" } ]', 'balance: leastconn', [
   'MAIN:10 backends.main.servers | is missing, expected a list of servers such as [ { address: "broker:1883" } ]',
@@ -267,6 +279,60 @@ test(refuses, 'a setting of tls on tcp', IN_BACKEND, backend('ca: [ ca.pem ]'), 
 test(refuses, 'a client certificate without its key', IN_BACKEND, '    kind: tls\n    cert: server.pem\n', [
   'MAIN:10 backends.main.key | is missing, expected a PEM file: cert is set',
 ])
+const IN_WS = 'kind: tcp\n    servers: [ { address: "broker:1883" } ]'
+const wsTo = (url: string, rest = '') =>
+  `kind: ws\n    servers: [ { url: "${url}" } ]${rest === '' ? '' : `\n    ${rest}`}`
+for (const url of [
+  'http://broker/mqtt',
+  'broker:8083',
+  'ws://',
+  'ws:///mqtt',
+  'ws://user:secret@broker/mqtt',
+  'ws://broker/mqtt#here',
+  'ws://broker:0/mqtt',
+  'ws://broker:65536/mqtt',
+  'ws://broker/a b',
+  'ws://bro ker/',
+  'ws://broker\\\\evil/',
+  'ws://[::1/mqtt',
+  'WS://broker/mqtt',
+]) {
+  test(refuses, `the URL ${url}`, IN_WS, wsTo(url), [
+    'MAIN:11 backends.main.servers[0].url | expected a URL such as "wss://broker:8084/mqtt", without user name and fragment',
+  ])
+}
+test(refuses, 'TLS toward a URL without it', IN_WS, wsTo('ws://broker/mqtt', 'ca: [ ca.pem ]'), [
+  'MAIN:12 backends.main.ca | has no effect, because no server has a URL with wss:',
+])
+test(
+  refuses,
+  'a header of the upgrade itself',
+  IN_WS,
+  wsTo('ws://broker', 'headers: { Sec-WebSocket-Key: x, Host: y }'),
+  [
+    'MAIN:12 backends.main.headers.Sec-WebSocket-Key | expected a header that is not part of the upgrade itself',
+    'MAIN:12 backends.main.headers.Host | expected a header that is not part of the upgrade itself',
+  ],
+)
+test(refuses, 'a header that is none', IN_WS, wsTo('ws://broker', 'headers: { "a b": x }'), [
+  'MAIN:12 backends.main.headers.a b | expected the name of an HTTP header',
+])
+test(refuses, 'a header that holds another', IN_WS, wsTo('ws://broker', 'headers: { a: "x\\r\\nb: y" }'), [
+  'MAIN:12 backends.main.headers.a | expected the value of an HTTP header, in ASCII',
+])
+test('the URL of a WebSocket broker is taken apart, and its headers may be secrets', (t) => {
+  const server = (url: string) => {
+    const backend = valid(t, BASE.replace(IN_WS, wsTo(url))).backends.main
+    return backend?.kind === 'ws' ? backend.servers[0]!.url : null
+  }
+  const plain = { host: 'broker', port: 80, target: '/', secure: false }
+  t.deepEqual(server('ws://broker'), plain)
+  t.deepEqual(server('wss://broker?token=x'), { ...plain, port: 443, target: '/?token=x', secure: true })
+  t.deepEqual(server('wss://[::1]:8084/mqtt'), { host: '::1', port: 8084, target: '/mqtt', secure: true })
+  const headers = 'headers: { authorization: { file: token }, x-fleet: blue }'
+  const backend = valid(t, BASE.replace(IN_WS, wsTo('ws://broker', headers)), { token: 'Bearer s\n' }).backends.main
+  t.deepEqual(backend?.kind === 'ws' ? { ...backend.headers } : null, { authorization: 'Bearer s', 'x-fleet': 'blue' })
+})
 test(refuses, 'an unknown variable', IN_BACKEND, backend('identity: { username: "${thing}" }'), [
   `MAIN:11 backends.main.identity.username | ${TEMPLATE}`,
 ])
@@ -305,7 +371,7 @@ test(refuses, 'a packet larger than MQTT can express', '', 'limits: { packetSize
   'MAIN:14 limits.packetSize | expected a size of at most "256MiB"',
 ])
 test(refuses, 'a limit of later work', '', 'limits: { profile: open }\n', [
-  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, maxConnections, halfCloseTimeout',
+  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, webSocketMessageSize, maxConnections, halfCloseTimeout, http',
 ])
 test(refuses, 'no connections at all', '', 'limits: { maxConnections: 0 }\n', [
   'MAIN:14 limits.maxConnections | expected a whole number from 1',
@@ -430,8 +496,17 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
     connectTimeout: 10_000,
     connectSize: 65_536,
     packetSize: 268_435_456,
+    webSocketMessageSize: 16_777_216,
     maxConnections: null,
     halfCloseTimeout: 30_000,
+    http: {
+      headerTimeout: 10_000,
+      bodyTimeout: 30_000,
+      idleTimeout: 60_000,
+      headerSize: 16_384,
+      headers: 100,
+      bodySize: 1_048_576,
+    },
   })
   t.deepEqual(settings.metrics.bind, { host: '127.0.0.1', port: 9883 })
   t.is(settings.workers, 'auto')
@@ -487,7 +562,7 @@ test('a secret comes from a file, without the newline at its end, or from the en
       files,
       env,
     ).backends
-    return main?.identity.password
+    return main?.kind === 'tcp' ? main.identity.password : null
   }
   t.is(password('{ file: secrets/p }', { 'secrets/p': 'a b\n\n' }, {}), 'a b\n')
   t.is(password('{ env: P }', {}, { P: '12' }), '12')
@@ -569,7 +644,7 @@ test('BROKERGATE_SECTION__KEY sets a single setting over the files', (t) => {
   t.regex(settings.admin.socket, /brokergate-config-\w+\/run\/a\.sock$/)
   const { main } = settings.backends
   t.is(main?.kind === 'tcp' ? main.balance : null, 'roundrobin')
-  t.is(main?.identity.password, '1234', 'a password of digits stays a text')
+  t.is(main?.kind === 'tcp' ? main.identity.password : null, '1234', 'a password of digits stays a text')
 })
 
 test('names without two underscores are not settings, such as those Kubernetes injects for a Service', (t) => {

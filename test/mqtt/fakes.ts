@@ -109,6 +109,7 @@ export function fakeMetrics() {
     registryReload: () => {},
     revocationReload: () => {},
     provision: () => {},
+    request: (route, status) => told.push(`request ${route} ${status}`),
     closed: () => {},
   }
   return { metrics, told }
