@@ -1,17 +1,24 @@
 import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Authenticator, Credentials } from './auth/authenticator.ts'
+import type { Authorizers } from './auth/authorizers.ts'
+import type { CertificateCallback } from './auth/certificate-callback.ts'
+import type { CustomOptions } from './auth/custom.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
+import type { Publisher } from './backend/publisher.ts'
 import type { BackendTls, DialResult } from './backend/tcp.ts'
-import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
+import type { BackendSettings, ClientTrustSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthorizedConnection } from './connection.ts'
-import type { Metrics } from './control/metrics.ts'
+import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
+import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
-import { type RevocationList, RevocationLists, readCrlFile } from './registry/crl.ts'
-import { readRegistry } from './registry/files.ts'
-import type { Registry } from './registry/registry.ts'
+import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS } from './plugins.ts'
+import type { ArnHead } from './policy/permit.ts'
+import { headWarnings } from './registry/head-warnings.ts'
+import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
+import { type LiveRevocations, RevocationFiles } from './registry/revocations.ts'
+import { type RegisteredEvent, type Registrar, selfRegistration } from './registry/self-registration.ts'
 import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
 
 /** What one generation of the settings turns into: everything that answers a question about a device. */
@@ -20,7 +27,19 @@ export interface Generation {
   readonly warnings: readonly string[]
   /** Null where this version has none of the kind. */
   authenticator(domain: string, method: Credentials['kind']): Authenticator | null
+  /** Names under which devices of a domain may send the token of an authorizer, as it is now. */
+  tokenKeyNames(domain: string): readonly string[]
+  /** Whether an authorizer is asked about a device that sends nothing that says so. */
+  hasDefaultAuthorizer(domain: string): boolean
   backend(name: string): Backend
+  /** By their names in the settings. */
+  readonly registries: ReadonlyMap<string, WatchedRegistry>
+  /** From now on changes of registries and revocation lists take effect, and `changed` is told of each. */
+  watch(changed: () => void): void
+  /** Those of kind `http`, for routes. */
+  httpBackend(name: string): HttpBackend
+  /** Toward a backend that is a broker; it connects when there is something to publish. */
+  publisher(name: string): Publisher
   close(): Promise<void>
 }
 
@@ -33,6 +52,12 @@ export interface AssembleOptions {
   readonly metrics: Metrics
   /** Unix socket of the embedded broker; needed where a backend is `embedded`. */
   readonly embeddedPath: string
+  /** Told of reloads. */
+  readonly log?: RegistryLog
+  /** Writes down which devices registered themselves; absent: none do. */
+  readonly registrar?: Registrar
+  /** Told at every attempt of a device that registered itself and waits to be activated. */
+  readonly registered?: (event: RegisteredEvent) => void
 }
 
 const read = (file: string): string => readFileSync(file, 'utf8')
@@ -44,14 +69,7 @@ const read = (file: string): string => readFileSync(file, 'utf8')
 export async function assemble(settings: Settings, options: AssembleOptions): Promise<Assembled> {
   const issues: string[] = []
   const warnings: string[] = []
-  const registries = new Map<string, Registry>()
-  for (const [name, { path }] of Object.entries(settings.registries)) {
-    const result = readRegistry(path)
-    if (result.kind === 'valid') {
-      registries.set(name, result.registry)
-      warnings.push(...result.warnings)
-    } else issues.push(...result.issues)
-  }
+  const registries = openRegistries(settings, options, issues, warnings)
   for (const [index, { clientTrust }] of settings.domains.entries()) {
     try {
       caCertificates(clientTrust.ca)
@@ -60,7 +78,11 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     }
   }
   if (issues.length > 0) return { kind: 'refused', issues }
-  const revocations = settings.domains.map((domain, index) => readRevocations(domain, index, issues))
+  const revocationFiles = new RevocationFiles({
+    log: options.log ?? NO_LOG,
+    reloaded: (result) => options.metrics.revocationReload(result),
+  })
+  const revocations = settings.domains.map((domain, index) => openRevocations(revocationFiles, domain, index, issues))
 
   let domains: Domains | null = null
   try {
@@ -70,32 +92,72 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     issues.push(...error.issues)
   }
   const backends = new Map<string, Backend>()
+  const httpBackends = new Map<string, HttpBackend>()
+  const publishers = new Map<string, Publisher>()
   for (const [name, backend] of Object.entries(settings.backends)) {
     try {
-      backends.set(name, makeBackend(name, backend, settings.limits.webSocketMessageSize, options))
+      if (backend.kind === 'http') {
+        httpBackends.set(name, makeHttpBackend(name, backend))
+        continue
+      }
+      const made = makeBackend(name, backend, settings.limits.webSocketMessageSize, options)
+      backends.set(name, made)
+      publishers.set(name, makePublisher(made, backend))
     } catch (error) {
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
-  if (domains === null || issues.length > 0) return { kind: 'refused', issues }
+  const authorizers = AUTHORIZERS.create({ metrics: options.metrics })
+  issues.push(...(await authorizerIssues(settings, registries, authorizers)))
+  if (domains === null || issues.length > 0) {
+    authorizers.close()
+    return { kind: 'refused', issues }
+  }
 
   const authenticators = new Map<string, Authenticator>()
+  const customs = new Map<string, CustomOptions>()
+  const callbacks: CertificateCallback[] = []
   for (const [index, domain] of domains.all.entries()) {
-    const { clientTrust } = settings.domains[index]!
-    authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend())
-    authenticators.set(
-      `${domain.name} x509`,
-      AUTHENTICATORS.x509({
-        mode: clientTrust.mode,
-        registry: domain.registry === null ? null : (registries.get(domain.registry) ?? null),
-        hasCa: domain.trust.caCertificates.length > 0,
-        caCertificates: caCertificates(clientTrust.ca),
-        revocation: revocations[index] ?? null,
-        onExpired: clientTrust.crl?.onExpired ?? 'deny',
-        onMissing: clientTrust.crl?.onMissing ?? 'deny',
-        now: () => new Date(),
-      }),
-    )
+    const { clientTrust, ...wanted } = settings.domains[index]!
+    const live = domain.registry === null ? null : (registries.get(domain.registry) ?? null)
+    const registry = () => live?.current ?? null
+    authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend({ policies: clientTrust.policies, registry }))
+    const x509 = AUTHENTICATORS.x509({
+      mode: clientTrust.mode,
+      registry,
+      policies: clientTrust.policies,
+      cutAtExpiry: clientTrust.cutAtExpiry,
+      hasCa: domain.trust.caCertificates.length > 0,
+      caCertificates: caCertificates(clientTrust.ca),
+      revocation: () => revocations[index]?.current ?? null,
+      onExpired: clientTrust.crl?.onExpired ?? 'deny',
+      onMissing: clientTrust.crl?.onMissing ?? 'deny',
+      registration:
+        options.registrar === undefined || live === null
+          ? null
+          : selfRegistration({
+              registry: live.name,
+              registrar: options.registrar,
+              accountId: headOf(settings, settings.domains[index]!).accountId,
+              counted: (result) => options.metrics.provision(result),
+              registered: options.registered ?? (() => {}),
+            }),
+      now: () => new Date(),
+    })
+    const customOptions: CustomOptions = {
+      registry,
+      authorizers,
+      allowed: wanted.authorizers,
+      defaultAuthorizer: wanted.defaultAuthorizer,
+      allowOverride: wanted.allowAuthorizerOverride,
+    }
+    customs.set(domain.name, customOptions)
+    authenticators.set(`${domain.name} custom`, AUTHENTICATORS.custom(customOptions))
+    const customX509 = AUTHENTICATORS.customX509(customOptions, x509)
+    const callback = callbackOf(domain.name, clientTrust.certificateCallback, authorizers)
+    if (callback !== null) callbacks.push(callback)
+    authenticators.set(`${domain.name} x509`, callback?.before(x509) ?? x509)
+    authenticators.set(`${domain.name} custom-x509`, callback?.before(customX509) ?? customX509)
   }
   return {
     kind: 'ready',
@@ -103,13 +165,76 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       domains,
       warnings: [...warnings, ...domains.warnings],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
+      tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
+      hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
       backend: (name) => backends.get(name)!,
+      httpBackend: (name) => httpBackends.get(name)!,
+      publisher: (name) => publishers.get(name)!,
+      registries,
+      watch(changed) {
+        for (const live of [...registries.values(), ...new Set(revocations)]) live?.onChange(changed)
+        for (const live of registries.values()) live.watch()
+        revocationFiles.watch()
+      },
       async close() {
+        for (const live of registries.values()) live.close()
+        revocationFiles.close()
+        for (const callback of callbacks) callback.close()
+        authorizers.close()
+        await Promise.all([...publishers.values()].map((publisher) => publisher.close()))
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
   }
 }
+
+/** Authorizers that domains name and that are not there, or that cannot work. */
+async function authorizerIssues(
+  settings: Settings,
+  registries: ReadonlyMap<string, WatchedRegistry>,
+  authorizers: Authorizers,
+): Promise<readonly string[]> {
+  const issues: string[] = []
+  for (const [index, domain] of settings.domains.entries()) {
+    const registry = domain.registry === null ? undefined : registries.get(domain.registry)
+    const named = domain.authorizers.map((name) => ({ setting: 'authorizers', name }))
+    if (domain.defaultAuthorizer !== null) named.push({ setting: 'defaultAuthorizer', name: domain.defaultAuthorizer })
+    for (const { setting, name } of named) {
+      const entry = registry?.current.authorizer(name) ?? null
+      const path = `domains[${index}].${setting}`
+      if (entry === null) {
+        issues.push(`${path}: the registry ${domain.registry} has no authorizer ${name}`)
+        continue
+      }
+      const problem = await authorizers.of(entry).problem()
+      if (problem !== null) issues.push(`${path}: authorizer ${name}: ${problem}`)
+    }
+  }
+  return issues
+}
+
+function callbackOf(
+  domain: string,
+  settings: ClientTrustSettings['certificateCallback'],
+  { deps }: Authorizers,
+): CertificateCallback | null {
+  if (settings === null) return null
+  const { url, ca, headers, timeout } = settings
+  return AUTHORIZERS.certificateCallback(
+    {
+      name: `certificate callback of ${domain}`,
+      url: new URL(url),
+      ca: ca === null ? null : ca.map(read),
+      headers,
+      timeoutMs: timeout,
+      concurrency: CALLBACKS_AT_ONCE,
+    },
+    deps,
+  )
+}
+
+/** Calls to a certificate callback; sixteen times as many wait. */
+const CALLBACKS_AT_ONCE = 64
 
 function domainOptions(domain: DomainSettings): DomainOptions {
   return {
@@ -124,6 +249,7 @@ function domainOptions(domain: DomainSettings): DomainOptions {
     tlsPolicy: domain.tlsPolicy,
     authenticationType: domain.authenticationType,
     applicationProtocol: domain.applicationProtocol,
+    endpointType: domain.endpointType,
     trustMode: domain.clientTrust.mode,
     caPems: domain.clientTrust.ca.map(read),
     handshakeTimeoutMs: domain.handshakeTimeout,
@@ -135,21 +261,94 @@ function domainOptions(domain: DomainSettings): DomainOptions {
 const caCertificates = (files: readonly string[]): X509Certificate[] =>
   files.flatMap((file) => certificatesOf(read(file)))
 
-function readRevocations(domain: DomainSettings, index: number, issues: string[]): RevocationLists | null {
-  const { crl, ca } = domain.clientTrust
+function openRevocations(
+  files: RevocationFiles,
+  { clientTrust: { crl, ca } }: DomainSettings,
+  index: number,
+  issues: string[],
+): LiveRevocations | null {
   if (crl === null) return null
-  const lists: RevocationList[] = []
-  for (const file of crl.files) {
-    const found = readCrlFile(readFileSync(file))
-    if (found.kind === 'lists') lists.push(...found.lists)
-    else issues.push(`domains[${index}].clientTrust.crl.files: ${file}: ${found.reason}`)
+  const opened = files.open(crl.files, caCertificates(ca))
+  if (!('issues' in opened)) return opened
+  for (const issue of opened.issues) issues.push(`domains[${index}].clientTrust.crl.files: ${issue}`)
+  return null
+}
+
+/** All registries that can be read, and what is wrong with the others or with what domains want of them. */
+function openRegistries(
+  settings: Settings,
+  { log = NO_LOG, metrics }: AssembleOptions,
+  issues: string[],
+  warnings: string[],
+): ReadonlyMap<string, WatchedRegistry> {
+  const registries = new Map<string, WatchedRegistry>()
+  for (const [name, { path, state }] of Object.entries(settings.registries)) {
+    const reloaded = (registry: string, result: ReloadResult) => metrics.registryReload(registry, result)
+    const result = liveRegistry(path, { name, state, log, reloaded })
+    if (result.kind === 'invalid') {
+      issues.push(...result.issues)
+      continue
+    }
+    const { live } = result
+    registries.set(name, live)
+    const heads = settings.domains.filter(({ registry }) => registry === name).map((domain) => headOf(settings, domain))
+    warnings.push(...live.warnings, ...headWarnings(name, live.contents.policies, heads))
   }
-  return new RevocationLists(lists, caCertificates(ca))
+  for (const [index, { registry, clientTrust }] of settings.domains.entries()) {
+    const known = registry === null ? undefined : registries.get(registry)?.contents.policies
+    if (known === undefined) continue
+    for (const name of clientTrust.policies.filter((policy) => !known.has(policy))) {
+      issues.push(`domains[${index}].clientTrust.policies: the registry ${registry} has no policy ${name}`)
+    }
+  }
+  return registries
+}
+
+function headOf(settings: Settings, { aws }: DomainSettings): ArnHead {
+  return {
+    partition: aws.partition ?? settings.aws.partition,
+    region: aws.region ?? settings.aws.region,
+    accountId: aws.accountId ?? settings.aws.accountId,
+  }
+}
+
+type HttpBackendSettings = Extract<BackendSettings, { readonly kind: 'http' }>
+type BrokerSettings = Exclude<BackendSettings, HttpBackendSettings>
+
+function makeHttpBackend(name: string, { url, ca, cert, key, timeout }: HttpBackendSettings): HttpBackend {
+  return {
+    name,
+    url: new URL(url),
+    ca: ca === null ? null : ca.map(read),
+    cert: cert === null ? null : read(cert),
+    key: key === null ? null : read(key),
+    timeoutMs: timeout,
+  }
+}
+
+/** Connections of one process toward one broker, the whole time of a publish, and how many publishes may wait. */
+const PUBLISH_CONNECTIONS = 2
+const PUBLISH_TIMEOUT_MS = 10_000
+const PUBLISH_QUEUE = 1_000
+
+function makePublisher(backend: Backend, { identity }: BrokerSettings): Publisher {
+  // No device stands behind these connections, so a template has nothing to be filled with.
+  const plain = (text: string | null) => (text?.includes('${') ? null : text)
+  return PUBLISHERS.pool({
+    backend,
+    username: plain(identity.username),
+    password: plain(identity.password),
+    connections: PUBLISH_CONNECTIONS,
+    timeoutMs: PUBLISH_TIMEOUT_MS,
+    queue: PUBLISH_QUEUE,
+    principalProperty: null,
+    addressProperty: null,
+  })
 }
 
 function makeBackend(
   name: string,
-  settings: BackendSettings,
+  settings: BrokerSettings,
   maxMessageBytes: number,
   { metrics, embeddedPath }: AssembleOptions,
 ): Backend {
@@ -175,7 +374,7 @@ function makeBackend(
   return BACKENDS[settings.kind]({ ...common, servers, tls: settings.kind === 'tcp' ? null : brokerTls(settings) })
 }
 
-function brokerTls({ ca, serverName, cert, key }: Exclude<BackendSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
+function brokerTls({ ca, serverName, cert, key }: Exclude<BrokerSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
   return {
     ca: ca === null ? null : ca.map(read),
     serverName,

@@ -1,15 +1,25 @@
-import { assemble } from './assemble.ts'
+import { assemble, type Generation } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
+import { presentsCustom } from './auth/parameters.ts'
+import { presentsSigV4 } from './auth/sigv4-read.ts'
 import type { Settings } from './config/schema.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
-import { httpsHandler } from './https/request.ts'
+import { createForwarder } from './https/forward.ts'
+import { httpsHandler } from './https/front.ts'
+import type { FrontParts } from './https/parts.ts'
+import { publishLimits } from './https/publish.ts'
+import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
-import { mqttHandler } from './mqtt/session.ts'
+import { OPEN_RULES } from './mqtt/limits.ts'
+import { type MqttHandler, mqttHandler } from './mqtt/session.ts'
+import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
-import { SERVED_MODES } from './tls/admission.ts'
+import type { RegistryLog } from './registry/live.ts'
+import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
+import { upgrade } from './wss/upgrade.ts'
 
 export interface StartOptions {
   readonly metrics: Metrics
@@ -17,8 +27,16 @@ export interface StartOptions {
   readonly warn: (text: string) => void
   readonly embeddedPath: string
   readonly capacity: Capacity
+  /** Told of reloads. */
+  readonly log: RegistryLog
+  /** Writes down which devices registered themselves. */
+  readonly registrar: Registrar
+  /** Told at every attempt of a device that registered itself and waits to be activated. */
+  readonly registered: (event: RegisteredEvent) => void
   /** Told once of every connection, for the log. */
   readonly ended: Parts['ended']
+  /** Told of every HTTP request, for the log. */
+  readonly answered: FrontParts['answered']
 }
 
 /** A proxy that accepts, in this process. */
@@ -26,6 +44,8 @@ export interface Running {
   readonly listeners: readonly Listener[]
   /** Connections and sessions of this process. */
   readonly live: { readonly connections: number; readonly sessions: number }
+  /** By their names in the settings. */
+  readonly registries: Generation['registries']
   stopAccepting(): Promise<void>
   /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
   endSessions(graceMs: number): Promise<void>
@@ -34,6 +54,9 @@ export interface Running {
 export type Started =
   | { readonly kind: 'running'; readonly running: Running }
   | { readonly kind: 'refused'; readonly issues: readonly string[] }
+
+/** What ARNs in policies are compared with. */
+const ARN_HEAD = { partition: 'aws', region: 'us-east-1', accountId: '000000000000' } as const
 
 /** For the broker to answer CONNECT. */
 const CONNACK_TIMEOUT_MS = 10_000
@@ -44,7 +67,8 @@ const FAREWELL_SHARE = 0.8
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
   const { metrics } = options
-  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath: options.embeddedPath })
+  const { embeddedPath, log, registrar, registered } = options
+  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath, log, registrar, registered })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
   for (const warning of generation.warnings) options.warn(warning)
@@ -52,8 +76,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   const closing = new AbortController()
   const identify = identifier({
     metrics,
-    authenticatorFor: ({ admissions, domain }, method) =>
-      SERVED_MODES.has(admissions[0]!.mode) ? generation.authenticator(domain.name, method) : null,
+    authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
   })
   const mqtt = mqttHandler({
     limits: {
@@ -68,9 +91,60 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     identify,
     backendFor: (domain) => generation.backend(domain.backend),
   })
+  const { http } = settings.limits
+  // By the first of the server names, which is what a domain is called.
+  const routes = new Map(settings.domains.map((domain) => [domain.serverNames[0]!, routeTable(domain.routes)]))
+  const https = httpsHandler({
+    limits: {
+      headerTimeoutMs: http.headerTimeout,
+      bodyTimeoutMs: http.bodyTimeout,
+      idleTimeoutMs: http.idleTimeout,
+      headerBytes: http.headerSize,
+      headers: http.headers,
+      bodyBytes: http.bodySize,
+    },
+    identify,
+    presentsSigV4,
+    presentsCustom,
+    tokenKeyNames: (domain) => generation.tokenKeyNames(domain.name),
+    hasDefaultAuthorizer: (domain) => generation.hasDefaultAuthorizer(domain.name),
+    permitFor: ({ hello, remoteAddress }, who) =>
+      who.grants.permit(
+        ARN_HEAD,
+        connectionVariables({
+          clientId: null,
+          remoteAddress,
+          serverName: hello.serverName.kind === 'name' ? hello.serverName.name : null,
+          thing: null,
+          connectAttributes: [],
+          lastWillTopic: null,
+          own: who.variables,
+        }),
+      ),
+    publishLimits: () => publishLimits(OPEN_RULES),
+    publisher: (domain) => generation.publisher(domain.backend),
+    websocket: (request, socket, head) =>
+      upgrade(request, socket, head, {
+        maxMessageBytes: settings.limits.webSocketMessageSize,
+        firstMessageBytes: settings.limits.connectSize,
+      }),
+    serveMqtt: mqtt.serveArrival,
+    routes: (domain) => routes.get(domain.name) ?? [],
+    httpBackend: generation.httpBackend,
+    forwarder: await createForwarder(),
+    answered(connection, answered) {
+      metrics.request(answered.route, answered.status, answered.seconds)
+      options.answered(connection, answered)
+    },
+  })
+  // A handler that can judge live sessions once more does so after every change.
+  const judging: MqttHandler & { rejudge?(): Promise<void> } = mqtt
+  generation.watch(() => {
+    judging.rejudge?.().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
+  })
   const serve = createServe({
     metrics,
-    handlers: { mqtt, https: httpsHandler() },
+    handlers: { mqtt, https },
     closing: closing.signal,
     domains: () => generation.domains,
     ended: options.ended,
@@ -94,6 +168,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       )
     } catch (error) {
       await Promise.all(listeners.map((listener) => listener.close()))
+      await generation.close()
       const why = error instanceof Error ? error.message : String(error)
       return { kind: 'refused', issues: [`listeners: ${bind.host} port ${bind.port}: ${why}`] }
     }
@@ -103,6 +178,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     kind: 'running',
     running: {
       listeners,
+      registries: generation.registries,
       get live() {
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
@@ -113,7 +189,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       },
       async endSessions(graceMs) {
         const until = performance.now() + graceMs
-        const sessions = [...mqtt.live]
+        const sessions = [...mqtt.live, ...https.live]
         const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
         const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
         while (acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))

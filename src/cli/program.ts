@@ -4,9 +4,11 @@ import { Command } from 'commander'
 import { assemble } from '../assemble.ts'
 import { NO_METRICS } from '../control/metrics.ts'
 import { referencePages } from '../control/reference.ts'
+import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
+import { presignUrl } from './presign.ts'
 import { run } from './run.ts'
 import { schema } from './schema.ts'
 import { version, versionOf } from './version.ts'
@@ -80,6 +82,37 @@ export function program(): Command {
         print,
       })
     })
+  certificates(root)
+  root
+    .command('presign')
+    .description(
+      'print a WebSocket URL signed with an access key (Signature Version 4), valid for some minutes from now',
+    )
+    .option('--url <url>', 'where to connect, such as wss://iot.example.com:8443')
+    .option('--host <name>', 'instead of --url; else the first server name of --config')
+    .option('--port <number>', 'with --host; else that of the first listener of --config that serves 443, else 443')
+    .option('--region <name>', 'else AWS_REGION, else us-east-1')
+    .option('--access-key-id <id>', 'else AWS_ACCESS_KEY_ID; secret in BROKERGATE_SECRET or AWS_SECRET_ACCESS_KEY')
+    .option(...config)
+    .option('--access-key <id>', 'an access key from a registry of --config, secret and session token with it')
+    .option('--expires <seconds>', 'X-Amz-Expires; without it the gate alone decides how long the URL counts')
+    .addHelpText('after', '\nA session token is taken from BROKERGATE_SESSION_TOKEN or AWS_SESSION_TOKEN.')
+    .action((options: Readonly<Record<string, string | undefined>>) => {
+      process.exitCode = presignUrl({
+        url: options.url ?? null,
+        host: options.host ?? null,
+        port: options.port ?? null,
+        region: options.region ?? null,
+        accessKeyId: options.accessKeyId ?? null,
+        accessKey: options.accessKey ?? null,
+        file: options.config ?? null,
+        expires: options.expires ?? null,
+        env: process.env,
+        now: () => new Date(),
+        print,
+        complain: (line) => process.stderr.write(`${line}\n`),
+      })
+    })
   root
     .command('version')
     .description('print the version and the runtime')
@@ -87,4 +120,55 @@ export function program(): Command {
       process.exitCode = version(print)
     })
   return root
+}
+
+const STATUSES = [
+  ['activate', 'ACTIVE', 'let a device connect that waits for it, or was switched off here'],
+  ['deactivate', 'INACTIVE', 'refuse a device until it is activated again'],
+  ['revoke', 'REVOKED', 'refuse a device for ever'],
+] as const
+
+function certificates(root: Command): void {
+  const config = ['-c, --config <file>', 'configuration file; without it that of .brokergate/'] as const
+  const certs = root.command('certs').description('device certificates: issue, list, activate, deactivate, revoke')
+  certs
+    .command('issue')
+    .description('make a device certificate and its key with the development CA')
+    .argument('<name>', 'common name, and name of the files')
+    .option(...config)
+    .option('--pki <dir>', 'folder with ca.pem and ca.key; without it pki/ beside the configuration')
+    .option('--out <dir>', 'folder to write to; without it that of the CA')
+    .option('--days <number>', 'how long it is valid; without it 825 days')
+    .action((name: string, options: Readonly<Record<string, string | undefined>>) => {
+      const { config: file = null, pki = null, out = null, days = null } = options
+      process.exitCode = issue({ name, file, pki, out, days, env: process.env, print })
+    })
+  certs
+    .command('list')
+    .description('every certificate of the registries with its status, things and policies')
+    .option(...config)
+    .action(async (options: { config?: string }) => {
+      process.exitCode = await list({ file: options.config ?? null, env: process.env, print })
+    })
+  for (const [name, status, what] of STATUSES) {
+    const command = certs
+      .command(name)
+      .description(`${what}; by the running process, in the state of the registry`)
+      .argument('<certificate>', 'at least 8 digits of its fingerprint (SHA-256), or its PEM file')
+      .option(...config)
+      .option('--registry <name>', 'needed where there are several')
+    if (status === 'ACTIVE') {
+      command.option('--policy <name...>', 'policies to attach').option('--thing <name...>', 'things to attach')
+    }
+    command.action(
+      async (
+        certificate: string,
+        options: { config?: string; registry?: string; policy?: string[]; thing?: string[] },
+      ) => {
+        const { config: file = null, registry = null, policy = [], thing = [] } = options
+        const target = { certificate, registry, status, policies: policy, things: thing }
+        process.exitCode = await decide({ ...target, file, env: process.env, print })
+      },
+    )
+  }
 }

@@ -12,7 +12,11 @@ import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
 import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
+import { reasonOf } from '../errors.ts'
 import type { Capacity } from '../listener/listener.ts'
+import { answerWorker, changedNotice, registrarLink } from '../registry/link.ts'
+import { type OwnerOptions, RegistryOwner } from '../registry/owner.ts'
+import type { Registrar } from '../registry/self-registration.ts'
 import { type Running, start } from '../start.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
@@ -52,6 +56,7 @@ export async function run(options: RunOptions): Promise<number> {
     runtime: RUNTIME,
     ports: [...new Set(settings.listeners.map((listener) => listener.as))],
     backends: Object.keys(settings.backends),
+    registries: Object.keys(settings.registries),
   })
   if (cluster.isWorker) return worker(settings, log, metrics, options.env[EMBEDDED_SOCKET] ?? '')
 
@@ -69,7 +74,7 @@ export async function run(options: RunOptions): Promise<number> {
     const house =
       workers === 1
         ? await alone(settings, log, metrics, embeddedPath)
-        : await many(log, metrics, embeddedPath, workers)
+        : await many(settings, log, metrics, embeddedPath, workers)
     if (house === null) return 1
     return await supervise(settings, log, house, () => {
       if (first !== null) options.print(`\nbrokergate is ready. Paste into two terminals:\n\n${pasteLines(first)}`)
@@ -81,11 +86,26 @@ export async function run(options: RunOptions): Promise<number> {
   }
 }
 
+/** Null after a line in the log: what was learnt cannot be written on, or what is there cannot be trusted. */
+function openOwner(
+  settings: Settings,
+  log: Log,
+  rest: Pick<OwnerOptions, 'changed' | 'contents'>,
+): RegistryOwner | null {
+  try {
+    return new RegistryOwner({ registries: settings.registries, log, ...rest })
+  } catch (error) {
+    log.error({}, `not started: ${error instanceof Error ? error.message : String(error)}`)
+    return null
+  }
+}
+
 /** What the servers and signals need to know of the processes behind, be it one or many. */
 interface House {
   scrape(): Promise<string>
   ready(): boolean
   status(): unknown
+  readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   /** Resolves with the exit code. */
   drain(graceMs: number): Promise<number>
   kill(): void
@@ -98,15 +118,27 @@ async function alone(
   { metrics, registry }: MetricsParts,
   embeddedPath: string,
 ): Promise<House | null> {
-  const running = await startHere(settings, log, metrics, embeddedPath)
-  if (running === null) return null
+  let running: Running | null = null
+  const owner = openOwner(settings, log, {
+    changed: (name) => running?.registries.get(name)?.readOverlay(),
+    contents: (name) => running?.registries.get(name)?.contents ?? null,
+  })
+  if (owner === null) return null
+  const started = await startHere(settings, log, metrics, embeddedPath, owner)
+  if (started === null) {
+    owner.close()
+    return null
+  }
+  running = started
   return {
     scrape: () => registry.metrics(),
     ready: () => true,
-    status: () => ({ workers: [], ...running.live }),
+    status: () => ({ workers: [], ...started.live }),
+    certificates: owner,
     async drain(graceMs) {
-      await running.stopAccepting()
-      await running.endSessions(graceMs)
+      await started.stopAccepting()
+      await started.endSessions(graceMs)
+      owner.close()
       return 0
     },
     kill() {},
@@ -115,11 +147,14 @@ async function alone(
 
 /** A primary that supervises, and workers that share the listening sockets. */
 async function many(
+  settings: Settings,
   log: Log,
   { registry, supervision }: MetricsParts,
   embeddedPath: string,
   workers: number,
 ): Promise<House | null> {
+  const owner = openOwner(settings, log, { changed: (name) => primary.broadcast(changedNotice(name)) })
+  if (owner === null) return null
   const primary: Primary = runPrimary({
     workers,
     env: { [EMBEDDED_SOCKET]: embeddedPath },
@@ -127,19 +162,26 @@ async function many(
     registry,
     onWorkerExit: (reason) => supervision.workerExited(reason),
     onReadyCount: (count) => supervision.workers(count),
+    onMessage: (data) => void answerWorker(owner, data, (reply) => primary.broadcast(reply)),
   })
   try {
     await primary.started
   } catch {
     log.error({}, 'not started; the lines above say why')
     primary.kill()
+    owner.close()
     return null
   }
   return {
     scrape: () => primary.scrape(),
     ready: () => primary.readyCount > 0,
     status: () => ({ workers: primary.status() }),
-    drain: (graceMs) => primary.drain(graceMs),
+    certificates: owner,
+    async drain(graceMs) {
+      const code = await primary.drain(graceMs)
+      owner.close()
+      return code
+    },
     kill: () => primary.kill(),
   }
 }
@@ -159,8 +201,14 @@ async function worker(
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
     },
+    onMessage: (data) => void registrar.heard(data),
   })
-  running = await startHere(settings, log, metrics, embeddedPath)
+  const registrar = registrarLink({
+    worker: link.id,
+    send: (data) => link.send(data),
+    changed: (name) => running?.registries.get(name)?.readOverlay(),
+  })
+  running = await startHere(settings, log, metrics, embeddedPath, registrar)
   if (running === null) return link.exit(1)
   link.ready()
   return new Promise<number>(() => {})
@@ -171,9 +219,15 @@ async function startHere(
   log: Log,
   metrics: MetricsParts['metrics'],
   embeddedPath: string,
+  registrar: Registrar,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
+    log,
+    registrar,
+    registered: ({ certificateId, caCertificateId }) => {
+      log.info({ event: 'registered', principal: certificateId, ca: caCertificateId }, 'a device waits to be activated')
+    },
     // All workers read the same settings; the first one speaks for them.
     warn: (text) => {
       if (cluster.isPrimary || cluster.worker?.id === 1) log.warn({}, text)
@@ -191,6 +245,20 @@ async function startHere(
       )
       // Load balancers look in every few seconds; nobody wants to read that.
       log[reason === 'probe' ? 'debug' : line.level](line.fields, line.message)
+    },
+    answered({ id }, { traceId, route, status, failure }) {
+      if (failure === null) return
+      const fields = {
+        event: 'request',
+        id,
+        traceId,
+        route,
+        status,
+        reason: reasonOf(failure.code),
+        detail: failure.message,
+      }
+      // A fault of ours is told whatever the level; the line of the connection may be hours away.
+      log[failure.code === 'ERR_INTERNAL' ? 'error' : 'debug'](fields, `request refused: ${reasonOf(failure.code)}`)
     },
   })
   if (started.kind === 'running') return started.running
@@ -247,6 +315,7 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
         path: settings.admin.socket,
         status: () => ({ version: versionOf(), runtime: RUNTIME, draining, ...(house.status() as object) }),
         drain: requestStop,
+        certificates: house.certificates,
         log,
       }),
     )

@@ -8,11 +8,17 @@ export interface Contradiction {
 }
 
 /** Wire specification §1.2: which protocol goes with which authentication; every other cell is refused at load. */
-const PROTOCOL_OF: Readonly<Record<string, string>> = {
-  DEFAULT: 'DEFAULT',
-  AWS_X509: 'SECURE_MQTT',
-  BACKEND: 'SECURE_MQTT',
+const PROTOCOLS_OF: Readonly<Record<string, readonly string[]>> = {
+  DEFAULT: ['DEFAULT'],
+  AWS_X509: ['SECURE_MQTT', 'HTTPS'],
+  CUSTOM_AUTH_X509: ['SECURE_MQTT', 'HTTPS'],
+  AWS_SIGV4: ['MQTT_WSS', 'HTTPS'],
+  CUSTOM_AUTH: ['SECURE_MQTT', 'MQTT_WSS', 'HTTPS'],
+  BACKEND: ['SECURE_MQTT'],
 }
+
+/** Where certificates are looked at, so that `clientTrust` means something. */
+const CERTIFIED: ReadonlySet<string> = new Set(['DEFAULT', 'AWS_X509', 'CUSTOM_AUTH_X509'])
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -26,7 +32,7 @@ const has = (value: unknown, name: string): boolean => Object.hasOwn(fields(valu
 /** Everything in the input that contradicts itself, whether or not the schema accepts the rest. */
 export function contradictions(input: unknown): readonly Contradiction[] {
   const settings = fields(input)
-  return [...listenerRules(settings), ...domainRules(settings), ...backendRules(settings)]
+  return [...listenerRules(settings), ...domainRules(settings), ...backendRules(settings), ...registryRules(settings)]
 }
 
 function* listenerRules(settings: Fields): Generator<Contradiction> {
@@ -73,6 +79,9 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
     if (typeof backend === 'string' && !has(settings.backends, backend)) {
       yield { path: [...path, 'backend'], message: `no such backend, expected one of: ${names(settings.backends)}` }
     }
+    if (typeof backend === 'string' && kindOf(settings, backend) === 'http') {
+      yield { path: [...path, 'backend'], message: 'expected a broker, not a backend of kind http' }
+    }
     const registry = domain.registry
     if (typeof registry === 'string' && !has(settings.registries, registry)) {
       yield {
@@ -81,28 +90,120 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
       }
     }
 
+    yield* authorizerRules(domain, path)
+
     const type = domain.authenticationType ?? 'DEFAULT'
     const protocol = domain.applicationProtocol ?? 'DEFAULT'
-    const needed = typeof type === 'string' ? PROTOCOL_OF[type] : undefined
-    if (needed !== undefined && protocol !== needed) {
+    const allowed = typeof type === 'string' && Object.hasOwn(PROTOCOLS_OF, type) ? PROTOCOLS_OF[type]! : []
+    if (allowed.length > 0 && !allowed.includes(String(protocol))) {
+      const which = allowed.length === 1 ? 'the only one that goes' : 'what goes'
       yield {
         path: [...path, 'applicationProtocol'],
-        message: `expected ${needed}, the only one that goes with authenticationType ${type}`,
+        message: `expected ${allowed.join(' or ')}, ${which} with authenticationType ${type}`,
       }
     }
     if (type === 'BACKEND') yield* backendAuthenticationRules(domain, path)
-    else if (needed !== undefined) yield* trustRules(domain, path)
+    else if (typeof type === 'string' && CERTIFIED.has(type)) yield* trustRules(domain, path)
+    yield* routeRules(settings, domain, path, String(protocol))
   }
 }
 
-/** No client certificate is asked for, so nothing that judges one can have an effect. */
-function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Contradiction> {
-  for (const key of ['clientTrust', 'registry']) {
-    if (domain[key] === undefined) continue
-    yield {
-      path: [...path, key],
-      message: 'has no effect with authenticationType BACKEND, which asks for no certificate',
+const kindOf = (settings: Fields, backend: string): unknown =>
+  has(settings.backends, backend) ? fields(fields(settings.backends)[backend]).kind : undefined
+
+/** What HTTPS is answered with by us, whatever a route says. */
+const OWN_PATH = /^\/(?:mqtt|topics(?:\/.*)?)$/
+
+function* routeRules(settings: Fields, domain: Fields, domainPath: Path, protocol: string): Generator<Contradiction> {
+  const routes = list(domain.routes)
+  if (routes.length > 0 && protocol !== 'DEFAULT' && protocol !== 'HTTPS') {
+    yield { path: [...domainPath, 'routes'], message: `has no effect with applicationProtocol ${protocol}` }
+  }
+  for (const [at, value] of routes.entries()) {
+    const route = fields(value)
+    const path = [...domainPath, 'routes', at]
+    const pattern = typeof route.path === 'string' ? route.path : ''
+    if (OWN_PATH.test(pattern)) yield { path: [...path, 'path'], message: 'is a path that is served here' }
+    if (typeof route.backend === 'string') {
+      if (!has(settings.backends, route.backend)) {
+        const message = `no such backend, expected one of: ${names(settings.backends)}`
+        yield { path: [...path, 'backend'], message }
+      } else if (kindOf(settings, route.backend) !== 'http') {
+        yield { path: [...path, 'backend'], message: 'expected a backend of kind http' }
+      }
     }
+    yield* authorizationRules(route, pattern, path)
+  }
+}
+
+/** A route names what the policies are asked, or says that they are not. */
+function* authorizationRules(route: Fields, pattern: string, path: Path): Generator<Contradiction> {
+  const { action, authorize, resource } = route
+  if (action === undefined && authorize === undefined) {
+    yield {
+      path: [...path, 'action'],
+      message: 'is missing, expected an action such as "iot:GetThingShadow", or authorize: none',
+    }
+  } else if (action !== undefined && authorize !== undefined) {
+    yield { path: [...path, 'authorize'], message: 'expected either action or authorize: none' }
+  }
+  if (action === undefined && resource !== undefined) {
+    yield { path: [...path, 'resource'], message: 'has no effect without action' }
+  } else if (action !== undefined && resource === undefined && !/\/things\/\*(?:\/|$)/.test(pattern)) {
+    yield { path: [...path, 'resource'], message: 'is missing, expected a resource: the path has no /things/*' }
+  }
+  if (typeof resource !== 'string') return
+  const stars = pattern.split('/').filter((part) => part === '*').length
+  for (const [, digit] of resource.matchAll(/\$\{(\d)\}/g)) {
+    if (Number(digit) <= stars) continue
+    yield { path: [...path, 'resource'], message: `expected no \${${digit}}: the path has ${stars} *` }
+  }
+}
+
+/** No client certificate is asked for, so nothing that judges one can have an effect; policies hold for whoever comes. */
+function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Contradiction> {
+  const { policies, ...judging } = fields(domain.clientTrust)
+  const effect = 'has no effect with authenticationType BACKEND, which asks for no certificate'
+  if (domain.clientTrust !== undefined && (policies === undefined || Object.keys(judging).length > 0)) {
+    yield {
+      path: [...path, 'clientTrust'],
+      message: policies === undefined ? effect : `only policies: all else ${effect}`,
+    }
+  }
+  if (list(policies).length === 0) {
+    if (domain.registry !== undefined) yield { path: [...path, 'registry'], message: effect }
+  } else if (domain.registry === undefined) {
+    yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
+  }
+}
+
+/** Where an authorizer can be asked. */
+const AUTHORIZED: ReadonlySet<unknown> = new Set(['DEFAULT', 'CUSTOM_AUTH', 'CUSTOM_AUTH_X509'])
+const AUTHORIZER_KEYS = ['authorizers', 'defaultAuthorizer', 'allowAuthorizerOverride'] as const
+
+function* authorizerRules(domain: Fields, path: Path): Generator<Contradiction> {
+  const type = domain.authenticationType ?? 'DEFAULT'
+  if (typeof type !== 'string' || !Object.hasOwn(PROTOCOLS_OF, type)) return
+  const given = AUTHORIZER_KEYS.filter((key) => domain[key] !== undefined)
+  if (!AUTHORIZED.has(type)) {
+    for (const key of given) {
+      yield { path: [...path, key], message: `has no effect with authenticationType ${type}, which asks no authorizer` }
+    }
+  } else if (given.length > 0 || type !== 'DEFAULT') {
+    const named = list(domain.authorizers).length > 0
+    if (domain.registry === undefined) {
+      yield { path: [...path, 'registry'], message: 'is missing, expected the registry with the authorizers' }
+    }
+    // Without an own choice of the device and without a default nobody could ever be asked.
+    if (domain.defaultAuthorizer === undefined && !(named && domain.allowAuthorizerOverride === true)) {
+      const message =
+        'is missing, expected the name of an authorizer, or authorizers with allowAuthorizerOverride: true'
+      yield { path: [...path, 'defaultAuthorizer'], message }
+    }
+  }
+  if (!CERTIFIED.has(type) && type !== 'BACKEND' && domain.clientTrust !== undefined) {
+    const message = `has no effect with authenticationType ${type}, which asks for no certificate`
+    yield { path: [...path, 'clientTrust'], message }
   }
 }
 
@@ -114,6 +215,17 @@ function* trustRules(domain: Fields, path: Path): Generator<Contradiction> {
   const withoutCa = list(trust.ca).length === 0
   if (mode.includes('registry') && domain.registry === undefined) {
     yield { path: [...path, 'registry'], message: `is missing, expected a registry: clientTrust.mode is ${mode}` }
+  }
+  if (list(trust.policies).length > 0) {
+    const policiesPath = [...path, 'clientTrust', 'policies']
+    if (mode === 'registry' || mode === 'registry-and-ca') {
+      yield {
+        path: policiesPath,
+        message: `has no effect with clientTrust.mode ${mode}: the registry knows all who may`,
+      }
+    } else if (domain.registry === undefined) {
+      yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
+    }
   }
   if (mode !== 'registry' && withoutCa) {
     yield { path: caPath, message: `is missing, expected at least one PEM file: clientTrust.mode is ${mode}` }
@@ -131,7 +243,7 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
   }
   for (const [name, value] of Object.entries(fields(backends))) {
     const backend = fields(value)
-    if (backend.kind !== 'tls' && backend.kind !== 'ws') continue
+    if (backend.kind !== 'tls' && backend.kind !== 'ws' && backend.kind !== 'http') continue
     if (backend.kind === 'ws') yield* webSocketRules(backend, ['backends', name])
     for (const [one, other] of [
       ['cert', 'key'],
@@ -141,6 +253,19 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
         yield { path: ['backends', name, other], message: `is missing, expected a PEM file: ${one} is set` }
       }
     }
+  }
+}
+
+function* registryRules(settings: Fields): Generator<Contradiction> {
+  const owners = new Map<string, string>()
+  for (const [name, value] of Object.entries(fields(settings.registries))) {
+    const { path, state } = fields(value)
+    if (typeof state !== 'string') continue
+    const owner = owners.get(state)
+    const at = ['registries', name, 'state']
+    if (owner !== undefined) yield { path: at, message: `is the folder of ${owner} too` }
+    else if (state === path) yield { path: at, message: 'expected another folder than path, which is never written' }
+    owners.set(state, `registries.${name}`)
   }
 }
 

@@ -145,6 +145,10 @@ const secret = () =>
 const NAME = 'a name of letters, digits, "-" and "_"'
 const name = () => z.string().regex(/^[A-Za-z0-9][\w-]{0,63}$/, `expected ${NAME}`)
 
+const AUTHORIZER_NAME = 'a name of 1–128 letters, digits and _ = , @ -'
+const authorizerName = () =>
+  z.string(expected(AUTHORIZER_NAME)).regex(/^[\w=,@-]{1,128}$/, `expected ${AUTHORIZER_NAME}`)
+
 const section = <S extends z.core.$ZodLooseShape>(shape: S, what = 'a section of settings') =>
   z.strictObject(shape, expected(what))
 
@@ -202,6 +206,46 @@ const CRL = section({
     .describe('No list for an issuer in the path: deny the device, or allow it.'),
 })
 
+const CALL_URL = 'an https:// URL without user and fragment (http:// only to this machine)'
+
+/** Where a call may go; credentials belong to `headers`, where they can be secret. As for `url` of an authorizer. */
+function isCallUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname, username, password, hash } = new URL(text)
+  const local = /^(?:localhost|\[::1\]|127\.\d+\.\d+\.\d+)$/.test(hostname)
+  return username + password + hash === '' && (protocol === 'https:' || (protocol === 'http:' && local))
+}
+
+const CERTIFICATE_CALLBACK = section(
+  {
+    url: z
+      .string(expected(CALL_URL))
+      .refine(isCallUrl, `expected ${CALL_URL}`)
+      .describe('Where the certificate is posted; {"isAuthenticated": true} lets the device go on.'),
+    ca: paths('a list of at least one PEM file')
+      .optional()
+      .transform(orNull)
+      .describe("PEM files with the CAs of the endpoint. Absent: the runtime's own list."),
+    headers: z
+      .record(
+        z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$/, 'expected the name of an HTTP header'),
+        // Not a string only where load.ts could not find the secret, which is an issue of its own.
+        secret()
+          .transform((value) => (typeof value === 'string' ? value : ''))
+          .refine((value) => !/[^\t\x20-\x7e\x80-\xff]/.test(value), 'holds a character that a header may not have'),
+        expected('headers such as { authorization: { env: AUTH } }'),
+      )
+      .default({})
+      .describe("Sent with each call: the endpoint's own credentials, as a text, { file: … } or { env: … }."),
+    timeout: duration()
+      .default('5s')
+      .refine((text) => !(scaled(text, DURATION_UNITS) > 5_000), 'expected at most "5s"')
+      .transform(toMs)
+      .describe('For one whole call.'),
+  },
+  'a certificate callback such as { url: "https://auth.internal/certificate" }',
+)
+
 const CLIENT_TRUST = section({
   mode: oneOf(['registry', 'ca', 'registry-or-ca', 'registry-and-ca'])
     .default('registry')
@@ -213,7 +257,91 @@ const CLIENT_TRUST = section({
       'PEM files with the CAs that device certificates must lead to. Needed where `mode` says ca, and by `crl`.',
     ),
   crl: CRL.optional().transform(orNull).describe('Certificate revocation lists.'),
+  policies: z
+    .array(z.string(expected('the name of a policy')), expected('a list of names of policies'))
+    .default([])
+    .describe(
+      'Policies of the registry for devices that it does not know: trusted by CA, or let in with BACKEND. None: no permission.',
+    ),
+  cutAtExpiry: z
+    .boolean(expected('true or false'))
+    .default(false)
+    .describe('End live connections when their certificate expires.'),
+  certificateCallback: CERTIFICATE_CALLBACK.optional()
+    .transform(orNull)
+    .describe('An HTTPS endpoint that is asked about every client certificate before anything else judges it.'),
 })
+
+const ARN = {
+  partition: z.string().regex(/^[a-z0-9-]{1,32}$/, 'expected a partition such as aws'),
+  region: z.string().regex(/^[a-z0-9-]{1,32}$/, 'expected a region such as us-east-1'),
+  accountId: z
+    .string(expected('an account id of 12 digits, quoted'))
+    .regex(/^\d{12}$/, 'expected an account id of 12 digits, quoted'),
+}
+const ARN_HELP = {
+  partition: 'Partition in ARNs.',
+  region: 'Region in ARNs and in the scope of Signature Version 4.',
+  accountId: 'Account id in ARNs.',
+}
+/** Those a device may use on routes; TRACE and CONNECT are nobody's. */
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+
+/** Headers that no setting can let through to a backend: ours, those that frame a message, those that prove who somebody is. */
+const NEVER_FORWARDED =
+  /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|http2-settings|host|content-length|expect|authorization|cookie2?|forwarded|via|x-real-ip|x-original-.*|x-rewrite-.*|x-forwarded-.*|x-amz-.*|x-amzn-.*|x-client-.*|x-ssl-.*|ssl-.*|client-.*|x-brokergate-.*|sec-websocket-.*)$/
+
+const ROUTE = section(
+  {
+    path: z
+      .string(expected('a path such as "/things/*/shadow"'))
+      .regex(
+        /^(?:\/(?:\*|[\w.~!$&'()+,;=:@-]+))+$/,
+        'expected a path such as "/things/*/shadow", * for a whole segment',
+      )
+      .refine((text) => !/\/\.\.?(?:\/|$)/.test(text), 'expected a path without . and ..')
+      .describe('Path of the request; * stands for one segment. Segments are compared decoded.'),
+    methods: z
+      .array(oneOf(METHODS), expected('a list of methods such as [ GET, POST ]'))
+      .min(1, 'expected at least one method')
+      .describe('Methods that this route is for.'),
+    backend: z.string(expected('the name of a backend')).describe('A backend of kind http, by its name.'),
+    action: z
+      .string(expected('an action such as "iot:GetThingShadow"'))
+      .regex(/^[a-z][a-z0-9-]*:[A-Za-z]+$/, 'expected an action such as "iot:GetThingShadow"')
+      .optional()
+      .transform(orNull)
+      .describe("What the device's policies must allow. This or `authorize: none`."),
+    authorize: oneOf(['none'])
+      .optional()
+      .transform(orNull)
+      .describe('none: whoever is known may. Who it is, is asked in any case.'),
+    resource: z
+      .string(expected('a resource such as "topic/${1}"'))
+      .min(1, 'expected a text that is not empty')
+      .refine(
+        (text) => !/\$\{(?![1-9]\})/.test(text),
+        'expected only ${1}, ${2}… as variables, one for each * of the path',
+      )
+      .optional()
+      .transform(orNull)
+      .describe(
+        'On what, as the tail of an ARN; ${1} is what the first * stands for. Absent: the thing of a path with /things/*, and its shadow by ?name=.',
+      ),
+    headers: z
+      .array(
+        z
+          .string(expected('the name of a header'))
+          .regex(/^[A-Za-z0-9][A-Za-z0-9-]*$/, 'expected the name of a header, of letters, digits and hyphens')
+          .transform((text) => text.toLowerCase())
+          .refine((text) => !NEVER_FORWARDED.test(text), 'expected a header that is not reserved'),
+        expected('a list of header names'),
+      )
+      .default([])
+      .describe('Request headers that travel besides the usual ones (Accept, Content-Type and the like).'),
+  },
+  'a route such as { path: "/things/*/shadow", methods: [ GET ], backend: shadows, action: "iot:GetThingShadow" }',
+)
 
 const DOMAIN = section(
   {
@@ -250,21 +378,47 @@ const DOMAIN = section(
     tlsPolicy: oneOf(TLS_POLICY_NAMES)
       .default('IoTSecurityPolicy_TLS13_1_2_2022_10')
       .describe('TLS versions and cipher suites, by the names that AWS IoT Core gives them.'),
-    authenticationType: oneOf(['DEFAULT', 'AWS_X509', 'BACKEND'])
+    authenticationType: oneOf(['DEFAULT', 'AWS_X509', 'CUSTOM_AUTH', 'CUSTOM_AUTH_X509', 'AWS_SIGV4', 'BACKEND'])
       .default('DEFAULT')
       .describe(
-        'DEFAULT: port and ALPN decide. AWS_X509: client certificates only. BACKEND: the broker checks CONNECT.',
+        'DEFAULT: port and ALPN decide. AWS_X509: client certificates only. CUSTOM_AUTH: authorizers only. CUSTOM_AUTH_X509: both. AWS_SIGV4: signatures only. BACKEND: the broker checks CONNECT.',
       ),
-    applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT'])
+    applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT', 'MQTT_WSS', 'HTTPS'])
       .default('DEFAULT')
-      .describe('SECURE_MQTT with AWS_X509 and BACKEND, DEFAULT with DEFAULT.'),
+      .describe('DEFAULT with DEFAULT; else what is spoken: MQTT over TLS, MQTT over WebSocket, or HTTPS.'),
+    endpointType: oneOf(['data', 'jobs'])
+      .default('data')
+      .describe('jobs: as the jobs endpoint of AWS IoT, which refuses the ALPN name x-amzn-http-ca.'),
     registry: name().optional().transform(orNull).describe('The registry, by its name under `registries`.'),
     clientTrust: CLIENT_TRUST.prefault({}).describe('Which device certificates are trusted.'),
+    authorizers: z
+      .array(authorizerName(), expected('a list of names of authorizers'))
+      .default([])
+      .describe('Authorizers of the registry that devices may name, with allowAuthorizerOverride.'),
+    defaultAuthorizer: authorizerName()
+      .optional()
+      .transform(orNull)
+      .describe('The authorizer of the registry for devices that name none, or whose choice does not count.'),
+    allowAuthorizerOverride: z
+      .boolean(expected('true or false'))
+      .default(false)
+      .describe('Whether a device may name one of `authorizers`. false: what it names is passed over.'),
     handshakeTimeout: duration()
       .default('10s')
       .transform(toMs)
       .describe('From accept to the end of the TLS handshake.'),
     backend: z.string(expected('the name of a backend')).describe('Where sessions go, by its name under `backends`.'),
+    aws: section({
+      partition: ARN.partition.optional().describe(ARN_HELP.partition),
+      region: ARN.region.optional().describe(ARN_HELP.region),
+      accountId: ARN.accountId.optional().describe(ARN_HELP.accountId),
+    })
+      .prefault({})
+      .describe('Heads of ARNs for this domain, where they differ from `aws`.'),
+    routes: z
+      .array(ROUTE, expected('a list of routes'))
+      .default([])
+      .describe('Other HTTPS paths, forwarded to backends of kind http. The first that fits path and method counts.'),
   },
   'a domain: serverNames, certificates, backend and more',
 )
@@ -380,6 +534,11 @@ const BROKER_TLS = {
   key: path('a PEM file').optional().transform(orNull).describe('PEM file: its private key.'),
 }
 
+const HTTP_URL = 'a URL such as "http://shadows:8080", without user name, query and fragment'
+
+const isHttpUrl = (text: string): boolean =>
+  /^https?:\/\/[^/?#@\\\s]+(?:\/[\w.~!$&'()*+,;=:@/-]*)?$/.test(text) && URL.canParse(text)
+
 const BACKEND = z.discriminatedUnion(
   'kind',
   [
@@ -402,11 +561,55 @@ const BACKEND = z.discriminatedUnion(
         .describe('A small broker inside this process: for trying things, not for production.'),
       identity: section(IDENTITY).prefault({}).describe("What the broker is told in place of the device's own."),
     }),
+    section({
+      kind: z.literal('http').describe('An HTTP server for `routes`; with https: its certificate is always verified.'),
+      url: z
+        .string(expected(HTTP_URL))
+        .refine(isHttpUrl, `expected ${HTTP_URL}`)
+        .describe('Where it is; a path is put before those of the requests.'),
+      ca: BROKER_TLS.ca,
+      cert: BROKER_TLS.cert,
+      key: BROKER_TLS.key,
+      timeout: duration()
+        .default('30s')
+        .transform(toMs)
+        .describe('Until the head of its answer, and then between two pieces of the body.'),
+    }),
   ],
-  expected('a backend with kind tcp, tls, ws or embedded'),
+  expected('a backend with kind tcp, tls, ws, embedded or http'),
 )
 
+const HTTP_LIMITS = section({
+  headerTimeout: duration()
+    .default('10s')
+    .transform(toMs)
+    .describe('For the whole head of a request: from the end of the handshake, later from its first byte.'),
+  bodyTimeout: duration().default('30s').transform(toMs).describe('For the whole body of a request.'),
+  idleTimeout: duration()
+    .default('60s')
+    .transform(toMs)
+    .describe('From an answer to the first byte of the next request on the connection.'),
+  headerSize: size('1KiB').default('16KiB').transform(toBytes).describe('Request line and header fields together.'),
+  headers: z
+    .int(expected('a whole number such as 100'))
+    .min(8, 'expected a whole number from 8')
+    .max(1_000, 'expected a whole number up to 1000')
+    .default(100)
+    .describe('Most header fields of a request.'),
+  bodySize: size('0B')
+    .default('1MiB')
+    .transform(toBytes)
+    .describe('Largest body that is forwarded. What is published or signed ends at 128KiB in any case.'),
+})
+
 export const SETTINGS = section({
+  aws: section({
+    partition: ARN.partition.default('aws').describe(ARN_HELP.partition),
+    region: ARN.region.default('us-east-1').describe(ARN_HELP.region),
+    accountId: ARN.accountId.default('000000000000').describe(ARN_HELP.accountId),
+  })
+    .prefault({})
+    .describe('Heads of the ARNs that policies are compared with.'),
   include: z
     .union([z.string(), z.array(z.string())], expected('a path or a list of paths'))
     .optional()
@@ -426,7 +629,15 @@ export const SETTINGS = section({
     .record(
       name(),
       section(
-        { path: path('a folder').describe('A folder; every *.yaml in it is read.') },
+        {
+          path: path('a folder').describe('A folder; every *.yaml in it is read, and followed when it changes.'),
+          state: path('a folder')
+            .optional()
+            .transform(orNull)
+            .describe(
+              'A folder of this program for what it learns: registrations, activations, revocations. None: it learns nothing.',
+            ),
+        },
         'a registry such as { path: registry/ }',
       ),
       expected('registries by name such as main: { path: registry/ }'),
@@ -457,6 +668,7 @@ export const SETTINGS = section({
       .default('30s')
       .transform(toMs)
       .describe('How long the other direction may go on when one side has ended.'),
+    http: HTTP_LIMITS.prefault({}).describe('Ceilings of HTTP connections.'),
   })
     .prefault({})
     .describe('Ceilings that protect this process.'),
@@ -516,12 +728,18 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
   { setting: 'domains.*.certificates.*.key', must: 'file' },
   { setting: 'domains.*.clientTrust.ca.*', must: 'file' },
   { setting: 'domains.*.clientTrust.crl.files.*', must: 'file' },
+  { setting: 'domains.*.clientTrust.certificateCallback.ca.*', must: 'file' },
   { setting: 'backends.*.ca.*', must: 'file' },
   { setting: 'backends.*.cert', must: 'file' },
   { setting: 'backends.*.key', must: 'file' },
   { setting: 'registries.*.path', must: 'folder' },
+  { setting: 'registries.*.state', must: 'new' },
   { setting: 'admin.socket', must: 'new' },
 ]
 
 /** Settings that may be written `{ file: … }` or `{ env: … }`. */
-export const SECRETS: readonly string[] = ['backends.*.identity.password', 'backends.*.headers.*']
+export const SECRETS: readonly string[] = [
+  'backends.*.identity.password',
+  'backends.*.headers.*',
+  'domains.*.clientTrust.certificateCallback.headers.*',
+]

@@ -15,6 +15,13 @@ const root = new URL('../../config/', import.meta.url).pathname
 const ca = createCa({ commonName: 'test' })
 const server = issueServer(ca, { serverNames: ['example.com'] })
 
+const ALL = '{ Version: "2012-10-17", Statement: [ { Effect: Allow, Action: "*", Resource: "*" } ] }'
+/** Names that the examples use. */
+const POLICIES = `policies: { devices: ${ALL}, vendor: ${ALL} }\n`
+/** The same of authorizers. */
+const AUTHORIZERS =
+  'authorizers: { tokens: { kind: webhook, url: "https://auth.internal/" }, people: { kind: webhook, url: "https://auth.internal/" } }\n'
+
 for (const file of globSync(join(root, '*.yaml'))) {
   test(`brokergate check accepts config/${basename(file)} where the files that it names exist`, async (t) => {
     const dir = mkdtempSync(join(tmpdir(), 'brokergate-example-'))
@@ -31,7 +38,10 @@ for (const file of globSync(join(root, '*.yaml'))) {
       for (const { value } of matches(tree, setting.split('.'))) {
         if (value.kind !== 'scalar') continue
         if (must === 'file') put(String(value.value))
-        if (must === 'folder') mkdirSync(join(dir, String(value.value)), { recursive: true })
+        if (must === 'folder') {
+          mkdirSync(join(dir, String(value.value)), { recursive: true })
+          writeFileSync(join(dir, String(value.value), 'names.yaml'), POLICIES + AUTHORIZERS)
+        }
       }
     }
     for (const secret of SECRETS) {
@@ -39,7 +49,11 @@ for (const file of globSync(join(root, '*.yaml'))) {
         if (value.kind === 'scalar') put(String(value.value))
       }
     }
-    const loaded = loadSettings(copy, { BROKER_PASSWORD: 'secret', BROKER_TOKEN: 'Bearer secret' })
+    const loaded = loadSettings(copy, {
+      BROKER_PASSWORD: 'secret',
+      BROKER_TOKEN: 'Bearer secret',
+      CALLBACK_SECRET: 'secret',
+    })
     if (loaded.kind === 'invalid') return t.deepEqual(loaded.issues.map(formatIssue), [])
     // Now that the names are known: certificates that cover them, of the kinds that the files' order asks for.
     for (const domain of loaded.settings.domains) {

@@ -5,7 +5,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { createCa, issueDevice, issueServer } from '../../src/cli/pki.ts'
-import { folderFor, freePort, type RunningProxy, startProxy, type Teardowns, write } from './proxy.ts'
+import { folderFor, freePort, OPEN_POLICIES, type RunningProxy, startProxy, type Teardowns, write } from './proxy.ts'
 
 export const ca = createCa({ commonName: 'e2e fleet' })
 export const server = issueServer(ca, { serverNames: ['localhost'], ips: ['127.0.0.1'] })
@@ -53,6 +53,7 @@ export async function openDoor(t: Teardowns, options: DoorOptions): Promise<Door
   write(dir, 'ca.pem', ca.certPem)
   write(dir, 'server.pem', server.chainPem)
   write(dir, 'server.key', server.keyPem)
+  write(dir, 'registry/policies.yaml', OPEN_POLICIES)
   for (const [name, text] of Object.entries(options.files ?? {})) write(dir, name, text)
   const config = write(
     dir,
@@ -61,8 +62,10 @@ export async function openDoor(t: Teardowns, options: DoorOptions): Promise<Door
 domains:
   - serverNames: [ localhost ]
     certificates: [ { cert: server.pem, key: server.key } ]
-    clientTrust: { mode: ca, ca: [ ca.pem ] }
+    registry: main
+    clientTrust: { mode: ca, ca: [ ca.pem ], policies: [ devices ] }
     backend: main
+registries: { main: { path: registry } }
 backends: { main: { ${options.backend} } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
