@@ -1,0 +1,1 @@
+export const capacityText = (_: string) => 0
