@@ -1,10 +1,14 @@
+import { AWS_IOT_DENIALS, type Denials, OPEN_DENIALS } from './denials.ts'
+
 /**
  * What a session may ask for, as one table: two profiles, and each limit can be set on its own, per domain too.
  * `null` is no limit of ours: the broker's own rule holds.
  */
 export interface SessionRules {
-  /** How a denial is told, see `denials` in `reason.ts`: the column of the wire specification §5.5, or our own. */
+  /** Where a rule is more than a number: Basic Ingest, `$share/`, QoS 2 subscriptions. */
   readonly profile: 'open' | 'aws-iot'
+  /** How a denial is told: the column of the wire specification §5.5, or our own. */
+  readonly denials: Denials
   /** Highest QoS of a publish, a subscription or a will. */
   readonly maxQoS: 0 | 1 | 2
   /** Largest packet after CONNECT, as Remaining Length in bytes. */
@@ -50,6 +54,7 @@ export interface SessionRules {
 /** The broker's own rules under safety ceilings: architecture.md §8. */
 export const OPEN_RULES: SessionRules = {
   profile: 'open',
+  denials: OPEN_DENIALS,
   maxQoS: 2,
   packetBytes: 268_435_455,
   payloadBytes: null,
@@ -80,6 +85,7 @@ export const OPEN_RULES: SessionRules = {
 /** AWS IoT Core's numbers: general reference, "message broker limits" (wire specification §6). */
 export const AWS_IOT_RULES: SessionRules = {
   profile: 'aws-iot',
+  denials: AWS_IOT_DENIALS,
   maxQoS: 1,
   packetBytes: 149_504,
   payloadBytes: 131_072,
