@@ -1,8 +1,8 @@
 /** [hot] The cursor of each direction at work: counts every packet, and stops at the first that may not pass. */
 import type { TrafficCounters } from '../control/metrics.ts'
-import type { FailureCode } from '../errors.ts'
-import type { Inspector } from '../relay.ts'
-import { type Connack, readConnack } from './connack.ts'
+import type { Inspector, Way } from '../relay.ts'
+import { readConnack } from './connack.ts'
+import type { GateObserver, GateOptions } from './gate.ts'
 import type { KeepAliveEntry, KeepAliveWheel } from './keep-alive.ts'
 import { INBOUND, OUTBOUND, PacketCursor } from './packet-cursor.ts'
 import type { MqttVersion } from './reason.ts'
@@ -12,12 +12,6 @@ const PINGREQ = 12
 const PINGRESP = 13
 const DISCONNECT = 14
 const AUTH = 15
-
-/** What both directions tell the session. */
-export interface Observer {
-  connack(connack: Connack): void
-  fault(code: FailureCode): void
-}
 
 /** Device to broker. */
 export class Inbound implements Inspector {
@@ -32,22 +26,22 @@ export class Inbound implements Inspector {
 
   readonly #traffic: TrafficCounters
   readonly #wheel: KeepAliveWheel
-  readonly #observer: Observer
+  readonly #observer: GateObserver
 
-  constructor(
-    version: MqttVersion,
-    maxBytes: number,
-    traffic: TrafficCounters,
-    wheel: KeepAliveWheel,
-    observer: Observer,
-  ) {
-    this.cursor = new PacketCursor(INBOUND[version], maxBytes)
+  #way: Way | null = null
+
+  constructor({ version, rules, traffic, wheel, observer }: GateOptions) {
+    this.cursor = new PacketCursor(INBOUND[version], rules.packetBytes)
     this.#traffic = traffic
     this.#wheel = wheel
     this.#observer = observer
   }
 
-  inspect(chunk: Buffer): number {
+  attached(way: Way): void {
+    this.#way = way
+  }
+
+  inspect(chunk: Buffer): void {
     const { cursor } = this
     if (this.keepAlive !== null) this.keepAlive.lastSeen = this.#wheel.now
     let at = 0
@@ -69,11 +63,8 @@ export class Inbound implements Inspector {
     }
     this.bytes += at
     this.#traffic.bytesIn += at
-    return at
-  }
-
-  refused(): void {
-    this.#observer.fault(this.cursor.fault ?? 'ERR_INTERNAL')
+    if (at > 0) this.#way!.pass(at === chunk.length ? chunk : chunk.subarray(0, at))
+    if (at < chunk.length) this.#observer.fault(cursor.fault ?? 'ERR_INTERNAL')
   }
 
   held(paused: boolean): void {
@@ -101,18 +92,24 @@ export class Outbound implements Inspector {
 
   readonly #version: MqttVersion
   readonly #traffic: TrafficCounters
-  readonly #observer: Observer
+  readonly #observer: GateObserver
   /** The body of CONNACK while it arrives. */
   #connack: Buffer[] | null = null
 
-  constructor(version: MqttVersion, maxBytes: number, traffic: TrafficCounters, observer: Observer) {
-    this.cursor = new PacketCursor(OUTBOUND[version], maxBytes)
+  #way: Way | null = null
+
+  constructor({ version, rules, traffic, observer }: GateOptions) {
+    this.cursor = new PacketCursor(OUTBOUND[version], rules.packetBytes)
     this.#version = version
     this.#traffic = traffic
     this.#observer = observer
   }
 
-  inspect(chunk: Buffer): number {
+  attached(way: Way): void {
+    this.#way = way
+  }
+
+  inspect(chunk: Buffer): void {
     const { cursor } = this
     let at = 0
     while (at < chunk.length) {
@@ -139,14 +136,15 @@ export class Outbound implements Inspector {
     }
     this.bytes += at
     this.#traffic.bytesOut += at
-    return at
+    if (at > 0) this.#way!.pass(at === chunk.length ? chunk : chunk.subarray(0, at))
+    if (at < chunk.length) this.#observer.fault('ERR_BACKEND_PROTOCOL')
   }
 
-  refused(): void {
-    this.#observer.fault('ERR_BACKEND_PROTOCOL')
-  }
+  isHeld = false
 
-  held(): void {}
+  held(paused: boolean): void {
+    this.isHeld = paused
+  }
 
   /** May the packet whose header was just read stand here? CONNACK once and first; only AUTH and DISCONNECT before. */
   #fits(): boolean {
@@ -167,7 +165,7 @@ export class Outbound implements Inspector {
     const connack = readConnack(body, this.#version)
     if (connack === null) return false
     this.connected = true
-    this.#observer.connack(connack)
+    this.#observer.connack(connack, body)
     return true
   }
 }

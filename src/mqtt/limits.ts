@@ -1,10 +1,14 @@
+import { AWS_IOT_DENIALS, type Denials, OPEN_DENIALS } from './denials.ts'
+
 /**
  * What a session may ask for, and what becomes of it. `null` is no limit of ours: the broker's own rule holds.
  * Numbers, settings and words of help are in the table below; two profiles, and each limit can be set on its own.
  */
 export interface SessionRules {
-  /** Also how a denial is told: as the wire specification §5.5 says, or our own way. */
+  /** Where a rule is more than a number: Basic Ingest, `$share/`, QoS 2 subscriptions. */
   readonly profile: Profile
+  /** How a denial is told: the column of the wire specification §5.5, or our own. */
+  readonly denials: Denials
   /** Highest QoS of a publish, a subscription or a will. */
   readonly maxQoS: 0 | 1 | 2
   /** Largest packet after CONNECT, as Remaining Length in bytes. */
@@ -48,7 +52,7 @@ export interface SessionRules {
 }
 
 export type Profile = 'open' | 'aws-iot'
-export type LimitKey = Exclude<keyof SessionRules, 'profile'>
+export type LimitKey = Exclude<keyof SessionRules, 'profile' | 'denials'>
 
 /** How a limit is written: with a unit where it has one. `seconds` and `ms` are both durations, held as named. */
 export type LimitForm = 'count' | 'size' | 'seconds' | 'ms' | 'flag' | 'qos'
@@ -108,6 +112,8 @@ export const LIMITS = {
 
 export type LimitSetting = (typeof LIMITS)[LimitKey]['setting']
 
+const DENIALS: Readonly<Record<Profile, Denials>> = { open: OPEN_DENIALS, 'aws-iot': AWS_IOT_DENIALS }
+
 /** The broker's own rules under safety ceilings. */
 export const OPEN_RULES: SessionRules = rulesOf('open')
 
@@ -118,5 +124,5 @@ export const AWS_IOT_RULES: SessionRules = rulesOf('aws-iot')
 export function rulesOf(profile: Profile, ...own: readonly Partial<SessionRules>[]): SessionRules {
   const values = Object.entries(LIMITS).map(([key, row]) => [key, row[profile]])
   // `satisfies` above has checked that each row holds what its key may be.
-  return Object.assign({}, Object.fromEntries(values), ...own, { profile }) as SessionRules
+  return Object.assign({}, Object.fromEntries(values), ...own, { profile, denials: DENIALS[profile] }) as SessionRules
 }

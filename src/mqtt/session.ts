@@ -16,9 +16,11 @@ import { type ByteStream, type Relay, relay } from '../relay.ts'
 import type { Domain } from '../tls/domains.ts'
 import type { Connack } from './connack.ts'
 import { type Connect, readConnect, rewriteConnect } from './connect.ts'
+import { Gate, type GateObserver, SYSTEM_CLOCK } from './gate.ts'
 import { changesFor } from './identity.ts'
-import { Inbound, type Observer, Outbound } from './inspect.ts'
+import type { Inbound, Outbound } from './inspect.ts'
 import type { KeepAliveWheel } from './keep-alive.ts'
+import { OPEN_RULES } from './limits.ts'
 import { farewell, type MqttVersion, refusal } from './reason.ts'
 
 export interface SessionLimits {
@@ -216,12 +218,13 @@ function bytesOf(password: Buffer | string | null | undefined): Uint8Array | nul
 }
 
 /** One device and its broker, from CONNECT forwarded to both sides closed. */
-class Session implements LiveSession, Observer {
+class Session implements LiveSession, GateObserver {
   readonly #parts: SessionParts
   readonly #connection: AuthorizedConnection
   readonly #device: ByteStream
   readonly #trace: Trace
   readonly #connect: Connect
+  readonly #gate: Gate
   readonly #inbound: Inbound
   readonly #outbound: Outbound
   #relay: Relay | null = null
@@ -245,8 +248,23 @@ class Session implements LiveSession, Observer {
     this.#trace = trace
     this.#connect = connect
     const { limits, metrics, wheel } = parts
-    this.#inbound = new Inbound(connect.version, limits.packetBytes, metrics.traffic, wheel, this)
-    this.#outbound = new Outbound(connect.version, limits.packetBytes, metrics.traffic, this)
+    const { properties } = connect.packet
+    this.#gate = new Gate({
+      version: connect.version,
+      rules: { ...OPEN_RULES, packetBytes: limits.packetBytes },
+      permit: connection.permit,
+      reportOnly: false,
+      device: {
+        topicAliasMaximum: properties?.topicAliasMaximum ?? 0,
+        maximumPacketBytes: properties?.maximumPacketSize ?? null,
+      },
+      traffic: metrics.traffic,
+      wheel,
+      observer: this,
+      clock: SYSTEM_CLOCK,
+    })
+    this.#inbound = this.#gate.inbound
+    this.#outbound = this.#gate.outbound
   }
 
   async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
@@ -265,14 +283,15 @@ class Session implements LiveSession, Observer {
       halfCloseMs: limits.halfCloseMs,
     })
     // A device may send on without waiting for CONNACK [MQTT 5.0 §3.1.4]; what came with CONNECT goes first.
-    if (rest !== null) this.#forward(stream, rest)
-    stream.resume()
-    device.resume()
+    if (rest !== null) this.#inbound.inspect(rest)
+    if (!this.#outbound.isHeld) stream.resume()
+    if (!this.#inbound.isHeld) device.resume()
 
     metrics.sessions(1)
     const side = await this.#relay.done
     metrics.sessions(-1)
     clearTimeout(this.#connackTimer)
+    this.#gate.close()
     if (this.#inbound.keepAlive !== null) wheel.remove(this.#inbound.keepAlive)
     const trace = this.#trace
     trace.bytesIn = this.#connect.bytes.length + this.#inbound.bytes
@@ -297,26 +316,29 @@ class Session implements LiveSession, Observer {
     this.close(code)
   }
 
-  connack(connack: Connack): void {
+  connack(connack: Connack): Buffer | null {
     clearTimeout(this.#connackTimer ?? undefined)
     const { wheel } = this.#parts
     const trace = this.#trace
     trace.connectedMs = performance.now() - this.#connection.acceptedAt
     this.#count(connack.code === 0 ? 'ok' : 'refused_by_broker')
     this.#refusedByBroker = connack.code !== 0
-    if (this.#refusedByBroker) return
+    if (this.#refusedByBroker) return null
     const keepAlive = connack.serverKeepAliveSeconds ?? this.#connect.keepAliveSeconds
-    if (keepAlive === 0) return
+    if (keepAlive === 0) return null
     const entry = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
     entry.held = this.#inbound.isHeld
     this.#inbound.keepAlive = entry
+    return null
   }
 
-  #forward(stream: ByteStream, rest: Buffer): void {
-    const pass = this.#inbound.inspect(rest)
-    if (pass > 0) stream.write(rest.subarray(0, pass))
-    if (pass < rest.length) this.#inbound.refused()
-  }
+  denied(): void {}
+
+  limited(): void {}
+
+  subscribed(): void {}
+
+  unsubscribed(): void {}
 
   #count(result: string): void {
     if (this.#counted) return
