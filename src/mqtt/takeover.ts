@@ -103,7 +103,9 @@ export class Hold {
       answer = await this.#store.claim({ ...this.#claim, tentative })
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
-      throw new ProxyError('ERR_IDENTITY_FAULT', `who has this client id could not be decided: ${why}`, { cause: error })
+      throw new ProxyError('ERR_IDENTITY_FAULT', `who has this client id could not be decided: ${why}`, {
+        cause: error,
+      })
     }
     if (answer.kind !== 'granted') throw new ProxyError(...REFUSED[answer.kind])
   }

@@ -1,0 +1,127 @@
+import type { Authenticated } from '../auth/authenticator.ts'
+import type { SecuredConnection } from '../connection.ts'
+import type { FailureCode } from '../errors.ts'
+import type { Action, Permit } from '../policy/permit.ts'
+import { arnOf, connectionVariables } from '../policy/variables.ts'
+import { type ClientIds, clientIdDenial } from './client-id.ts'
+import type { Connect } from './connect.ts'
+import type { Denial, DomainRules } from './domain-rules.ts'
+import type { SessionRules } from './limits.ts'
+import { CONNECT_PROPERTIES, userPropertyBytes, WILL_PROPERTIES } from './properties.ts'
+
+/** What the principal may do as this client, with this CONNECT (wire specification §5.4). */
+export function permitFor(
+  connection: Pick<SecuredConnection, 'remoteAddress' | 'hello'>,
+  connect: Connect,
+  ids: ClientIds,
+  who: Authenticated,
+  { arn }: DomainRules,
+): Permit {
+  const { will, properties } = connect.packet
+  const persistent = connect.version === 5 ? (properties?.sessionExpiryInterval ?? 0) > 0 : !connect.cleanStart
+  const variables = connectionVariables({
+    clientId: ids.device,
+    remoteAddress: connection.remoteAddress,
+    serverName: connection.hello.serverName,
+    thing: who.things.of(ids.device),
+    connectAttributes: [
+      ...(persistent ? (['PersistentConnect'] as const) : []),
+      ...(will === undefined ? [] : (['LastWill'] as const)),
+    ],
+    lastWillTopic: will === undefined ? null : arnOf(arn, `topic/${will.topic}`),
+    own: who.variables,
+  })
+  return who.grants.permit(arn, variables)
+}
+
+/** Everything in CONNECT that may not be, limits before policies. Those of policies may be let pass for a report. */
+export function* connectDenials(
+  connect: Connect,
+  ids: ClientIds,
+  who: Authenticated,
+  permit: Permit,
+  domain: DomainRules,
+): Generator<Denial> {
+  const id = clientIdDenial(ids, who, domain)
+  if (id !== null) yield id
+  yield* connectLimits(connect, domain.rules)
+  yield* willLimits(connect, domain.rules)
+  yield* policyDenials(permit, 'iot:Connect', `client/${ids.device}`)
+  const { will } = connect.packet
+  if (will === undefined) return
+  yield* policyDenials(permit, 'iot:Publish', `topic/${will.topic}`)
+  if (will.retain) yield* policyDenials(permit, 'iot:RetainPublish', `topic/${will.topic}`)
+}
+
+/** What has to hold for as long as the session lives. The will has been left with the broker and stays there. */
+export function* liveDenials(
+  ids: ClientIds,
+  who: Authenticated,
+  permit: Permit,
+  domain: DomainRules,
+): Generator<Denial> {
+  const id = clientIdDenial(ids, who, domain)
+  if (id !== null) yield id
+  yield* policyDenials(permit, 'iot:Connect', `client/${ids.device}`)
+}
+
+function* policyDenials(permit: Permit, action: Action, resource: string): Generator<Denial> {
+  if (permit.allows(action, resource)) return
+  yield { code: 'ERR_ACTION_DENIED', detail: `${action} on ${resource}`, action, resource }
+}
+
+function* connectLimits(connect: Connect, rules: SessionRules): Generator<Denial> {
+  const list = connect.layout.properties
+  if (list === null) return
+  const least = rules.clientPacketLeast
+  const takes = connect.packet.properties?.maximumPacketSize
+  if (least !== null && takes !== undefined && takes < least) {
+    yield limit('ERR_QUOTA_EXCEEDED', `the device takes packets of ${takes} bytes, at least ${least} are due`)
+  }
+  yield* over(rules.userPropertyBytes, 'ERR_QUOTA_EXCEEDED', 'user properties', () =>
+    userPropertyBytes(connect.bytes.subarray(...list), CONNECT_PROPERTIES),
+  )
+}
+
+function* willLimits(connect: Connect, rules: SessionRules): Generator<Denial> {
+  const { will } = connect.packet
+  if (will === undefined) return
+  if (will.qos > rules.maxQoS) yield limit('ERR_QOS_UNSUPPORTED', `will of QoS ${will.qos}, limit ${rules.maxQoS}`)
+  yield* over(rules.payloadBytes, 'ERR_PAYLOAD_TOO_LARGE', 'will payload', () => Buffer.byteLength(will.payload))
+  yield* willTopicLimits(will.topic, will.retain, rules)
+  const list = connect.layout.will?.properties ?? null
+  if (list === null) return
+  const { contentType, correlationData, responseTopic } = will.properties ?? {}
+  yield* over(rules.contentTypeBytes, 'ERR_QUOTA_EXCEEDED', 'content type', () => Buffer.byteLength(contentType ?? ''))
+  yield* over(rules.correlationDataBytes, 'ERR_QUOTA_EXCEEDED', 'correlation data', () => correlationData?.length ?? 0)
+  yield* over(rules.topicBytes, 'ERR_TOPIC_INVALID', 'response topic', () => Buffer.byteLength(responseTopic ?? ''))
+  yield* over(rules.userPropertyBytes, 'ERR_QUOTA_EXCEEDED', 'user properties of the will', () =>
+    userPropertyBytes(connect.bytes.subarray(...list), WILL_PROPERTIES),
+  )
+}
+
+function* willTopicLimits(topic: string, retain: boolean, rules: SessionRules): Generator<Denial> {
+  const counted = countedTopic(topic, rules)
+  yield* over(rules.topicBytes, 'ERR_TOPIC_INVALID', 'will topic', () => Buffer.byteLength(counted))
+  const slashes = counted.split('/').length - 1
+  if (rules.topicSlashes !== null && slashes > rules.topicSlashes) {
+    yield limit('ERR_TOPIC_INVALID', `will topic with ${slashes} slashes, limit ${rules.topicSlashes}`)
+  }
+  if (rules.reservedTopicsOpen || !topic.startsWith('$')) return
+  if (retain) yield limit('ERR_RETAIN_UNSUPPORTED', 'a retained will on a topic that starts with $')
+  if (!topic.startsWith('$aws/') || topic.startsWith('$aws/events/')) {
+    yield limit('ERR_TOPIC_INVALID', 'a will on a topic that is reserved')
+  }
+}
+
+/** The `$aws/rules/<rule>/` of Basic Ingest does not count (wire specification §9.3). */
+function countedTopic(topic: string, { profile }: SessionRules): string {
+  return profile === 'aws-iot' ? topic.replace(/^\$aws\/rules\/[^/]+\//, '') : topic
+}
+
+function* over(most: number | null, code: FailureCode, what: string, bytes: () => number): Generator<Denial> {
+  const size = most === null ? 0 : bytes()
+  if (most !== null && size > most) yield limit(code, `${what} of ${size} bytes, limit ${most}`)
+}
+
+const limit = (code: FailureCode, detail: string): Denial => ({ code, detail, action: null, resource: null })
