@@ -6,9 +6,12 @@ import { ProxyError } from './errors.ts'
 import { httpsHandler } from './https/request.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
+import { domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
-import { mqttHandler } from './mqtt/session.ts'
+import { Lifetimes } from './mqtt/lifetimes.ts'
+import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
 import { createServe, type Parts } from './proxy.ts'
+import type { Store } from './store/store.ts'
 import { SERVED_MODES } from './tls/admission.ts'
 
 export interface StartOptions {
@@ -19,6 +22,10 @@ export interface StartOptions {
   readonly capacity: Capacity
   /** Told once of every connection, for the log. */
   readonly ended: Parts['ended']
+  /** Told of what policies deny, per packet. */
+  readonly denied: (told: DeniedAction) => void
+  /** Who has which client id, among all processes. */
+  readonly store: Store
 }
 
 /** A proxy that accepts, in this process. */
@@ -26,6 +33,10 @@ export interface Running {
   readonly listeners: readonly Listener[]
   /** Connections and sessions of this process. */
   readonly live: { readonly connections: number; readonly sessions: number }
+  /** Every session of this process, to be looked at and ended. */
+  readonly sessions: ReadonlySet<LiveSession>
+  /** The registry has changed. */
+  rejudge(): Promise<void>
   stopAccepting(): Promise<void>
   /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
   endSessions(graceMs: number): Promise<void>
@@ -59,14 +70,17 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     limits: {
       connectTimeoutMs: settings.limits.connectTimeout,
       connectBytes: settings.limits.connectSize,
-      packetBytes: settings.limits.packetSize,
       connackTimeoutMs: CONNACK_TIMEOUT_MS,
       halfCloseMs: settings.limits.halfCloseTimeout,
     },
     metrics,
     wheel: new KeepAliveWheel(),
+    lifetimes: new Lifetimes(),
+    store: options.store,
     identify,
+    rulesFor: domainRules(settings),
     backendFor: (domain) => generation.backend(domain.backend),
+    denied: options.denied,
   })
   const serve = createServe({
     metrics,
@@ -106,6 +120,8 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       get live() {
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
+      sessions: mqtt.live,
+      rejudge: () => mqtt.rejudge(),
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))

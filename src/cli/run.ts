@@ -7,6 +7,7 @@ import { formatIssue, loadSettings } from '../config/load.ts'
 import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
 import { type Primary, runPrimary, workerLink } from '../control/cluster.ts'
+import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
@@ -14,6 +15,9 @@ import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
 import type { Capacity } from '../listener/listener.ts'
 import { type Running, start } from '../start.ts'
+import { linkedStore, storeServer } from '../store/link.ts'
+import { memoryStore } from '../store/memory.ts'
+import type { Store } from '../store/store.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { versionOf } from './version.ts'
@@ -98,7 +102,7 @@ async function alone(
   { metrics, registry }: MetricsParts,
   embeddedPath: string,
 ): Promise<House | null> {
-  const running = await startHere(settings, log, metrics, embeddedPath)
+  const running = await startHere(settings, log, metrics, embeddedPath, memoryStore())
   if (running === null) return null
   return {
     scrape: () => registry.metrics(),
@@ -120,12 +124,17 @@ async function many(
   embeddedPath: string,
   workers: number,
 ): Promise<House | null> {
+  const store = storeServer((workerId, message) => primary.tell(workerId, message))
   const primary: Primary = runPrimary({
     workers,
     env: { [EMBEDDED_SOCKET]: embeddedPath },
     log,
     registry,
-    onWorkerExit: (reason) => supervision.workerExited(reason),
+    onWorkerExit(reason, workerId) {
+      supervision.workerExited(reason)
+      store.ended(workerId)
+    },
+    onMessage: (message, workerId) => void store.heard(message, workerId),
     onReadyCount: (count) => supervision.workers(count),
   })
   try {
@@ -159,8 +168,10 @@ async function worker(
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
     },
+    onMessage: (message) => void store.heard(message),
   })
-  running = await startHere(settings, log, metrics, embeddedPath)
+  const store = linkedStore((message) => link.send(message))
+  running = await startHere(settings, log, metrics, embeddedPath, store)
   if (running === null) return link.exit(1)
   link.ready()
   return new Promise<number>(() => {})
@@ -171,6 +182,7 @@ async function startHere(
   log: Log,
   metrics: MetricsParts['metrics'],
   embeddedPath: string,
+  store: Store,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
@@ -180,6 +192,8 @@ async function startHere(
     },
     embeddedPath,
     capacity: capacity(settings.limits.maxConnections),
+    store,
+    denied: denialLog(log),
     ended(connection, trace, reason, error) {
       const line = sessionLine(
         trace,

@@ -375,6 +375,10 @@ const BACKEND = z.discriminatedUnion(
 )
 
 export const SETTINGS = section({
+  include: z
+    .union([z.string(), z.array(z.string())], expected('a path or a list of paths'))
+    .optional()
+    .describe('More files, or folders of *.yaml files. Lists are joined; the same single setting twice is refused.'),
   aws: section({
     partition: ARN.partition.default('aws').describe(ARN_HELP.partition),
     region: ARN.region.default('us-east-1').describe(ARN_HELP.region),
@@ -382,10 +386,6 @@ export const SETTINGS = section({
   })
     .prefault({})
     .describe('Heads of the ARNs that policies are compared with.'),
-  include: z
-    .union([z.string(), z.array(z.string())], expected('a path or a list of paths'))
-    .optional()
-    .describe('More files, or folders of *.yaml files. Lists are joined; the same single setting twice is refused.'),
   listeners: z
     .array(LISTENER, expected('a list of listeners such as [ { bind: "[::]:8883" } ]'))
     .min(1, 'expected at least one listener such as { bind: "[::]:8883" }')

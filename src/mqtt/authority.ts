@@ -1,5 +1,5 @@
 import type { Authenticated, AuthOutcome } from '../auth/authenticator.ts'
-import { type FailureCode, reasonOf } from '../errors.ts'
+import type { FailureCode } from '../errors.ts'
 import type { Permit } from '../policy/permit.ts'
 import type { Deadline, Due, Lifetimes, Mortal } from './lifetimes.ts'
 
@@ -25,7 +25,7 @@ export interface AuthorityOptions {
   /** A permit that takes the place of the one before. */
   changed(permit: Permit): void
   /** The session has lost its right to be. */
-  ended(code: FailureCode, detail: string): void
+  ended(code: FailureCode): void
 }
 
 /** By what right a live session goes on: until when, since when to ask again, and what the registry says meanwhile. */
@@ -53,7 +53,7 @@ export class Authority implements Mortal {
   due(what: Due): void {
     if (what === 'end') {
       this.#endDeadline = null
-      this.#lose(this.#end!.code, 'its time is over')
+      this.#lose(this.#end!.code)
     } else {
       this.#refreshDeadline = null
       void this.#refresh()
@@ -64,7 +64,7 @@ export class Authority implements Mortal {
   rejudge(): void {
     if (this.#stop.signal.aborted) return
     const outcome = judged(this.#who)
-    if (outcome.kind === 'denied') this.#lose(outcome.code, outcome.detail)
+    if (outcome.kind === 'denied') this.#lose(outcome.code)
     else this.#take(outcome)
   }
 
@@ -78,14 +78,15 @@ export class Authority implements Mortal {
     const { signal } = this.#stop
     const outcome = await refreshed(this.#who, AbortSignal.any([signal, AbortSignal.timeout(REFRESH_DEADLINE_MS)]))
     if (signal.aborted) return
-    if (outcome.kind === 'denied') return this.#lose('ERR_AUTHORIZATION_ENDED', outcome.detail)
+    if (outcome.kind === 'denied') return this.#lose('ERR_AUTHORIZATION_ENDED')
     const { id, method } = this.#who.principal
     if (outcome.principal.id !== id || outcome.principal.method !== method) {
-      return this.#lose('ERR_AUTHORIZATION_ENDED', 'the authorizer knows somebody else now')
+      // The authorizer knows somebody else now; the client id was given to the one before.
+      return this.#lose('ERR_AUTHORIZATION_ENDED')
     }
     // What the registry said while the answer was on its way counts as well.
     const now = judged(outcome)
-    if (now.kind === 'denied') return this.#lose(now.code, now.detail)
+    if (now.kind === 'denied') return this.#lose(now.code)
     const since = this.#options.lifetimes.now()
     // A longest life is one: asking again may shorten it, and never makes it longer.
     this.#end = earliest([...(this.#end === null ? [] : [this.#end]), ...endOf(now, since)])
@@ -95,9 +96,9 @@ export class Authority implements Mortal {
   /** False when the identity holds but nothing is left that it may do here. */
   #take(who: Authenticated): boolean {
     this.#who = who
-    const permit = this.#options.judge(who)
+    const permit = this.#judge(who)
     if (typeof permit === 'string') {
-      this.#lose(permit, 'the policies no longer allow this connection')
+      this.#lose(permit)
       return false
     }
     if (permit !== this.#permit) {
@@ -107,9 +108,18 @@ export class Authority implements Mortal {
     return true
   }
 
-  #lose(code: FailureCode, detail: string): void {
+  /** Whatever goes wrong, the answer is no. */
+  #judge(who: Authenticated): Permit | FailureCode {
+    try {
+      return this.#options.judge(who)
+    } catch {
+      return 'ERR_IDENTITY_FAULT'
+    }
+  }
+
+  #lose(code: FailureCode): void {
     this.stop()
-    this.#options.ended(code, detail)
+    this.#options.ended(code)
   }
 
   #arm(since: number): void {
@@ -140,7 +150,7 @@ function earliest(ends: readonly End[]): End | null {
 const fault = (error: unknown): AuthOutcome => ({
   kind: 'denied',
   code: 'ERR_IDENTITY_FAULT',
-  detail: `${reasonOf('ERR_IDENTITY_FAULT')}: ${error instanceof Error ? error.message : String(error)}`,
+  detail: error instanceof Error ? error.message : String(error),
 })
 
 /** As `who.rejudge`, which must not throw and is not trusted to keep to it. */

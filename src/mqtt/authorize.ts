@@ -18,11 +18,12 @@ export function permitFor(
   { arn }: DomainRules,
 ): Permit {
   const { will, properties } = connect.packet
+  const { serverName } = connection.hello
   const persistent = connect.version === 5 ? (properties?.sessionExpiryInterval ?? 0) > 0 : !connect.cleanStart
   const variables = connectionVariables({
     clientId: ids.device,
     remoteAddress: connection.remoteAddress,
-    serverName: connection.hello.serverName,
+    serverName: serverName.kind === 'name' ? serverName.name : null,
     thing: who.things.of(ids.device),
     connectAttributes: [
       ...(persistent ? (['PersistentConnect'] as const) : []),
@@ -86,9 +87,10 @@ function* connectLimits(connect: Connect, rules: SessionRules): Generator<Denial
 function* willLimits(connect: Connect, rules: SessionRules): Generator<Denial> {
   const { will } = connect.packet
   if (will === undefined) return
-  if (will.qos > rules.maxQoS) yield limit('ERR_QOS_UNSUPPORTED', `will of QoS ${will.qos}, limit ${rules.maxQoS}`)
+  const { topic, qos = 0, retain = false } = will
+  if (qos > rules.maxQoS) yield limit('ERR_QOS_UNSUPPORTED', `will of QoS ${qos}, limit ${rules.maxQoS}`)
   yield* over(rules.payloadBytes, 'ERR_PAYLOAD_TOO_LARGE', 'will payload', () => Buffer.byteLength(will.payload))
-  yield* willTopicLimits(will.topic, will.retain, rules)
+  yield* willTopicLimits(topic, retain, rules)
   const list = connect.layout.will?.properties ?? null
   if (list === null) return
   const { contentType, correlationData, responseTopic } = will.properties ?? {}

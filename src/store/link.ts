@@ -73,16 +73,22 @@ export interface StoreServer {
 export function storeServer(send: (workerId: number, message: unknown) => void, now?: () => number): StoreServer {
   const tell = (workerId: number, message: ToWorker): void => send(workerId, message)
   const claims = new Claims((session, workerId) => tell(workerId, { store: 'lost', session }), now)
+  // Its last messages may come after its end, and nobody would release what they claim. Numbers are never used again.
+  const gone = new Set<number>()
   return {
     claims,
     heard(message, workerId) {
       const told = message as ToPrimary | null
       if (told?.store === 'claim') {
+        if (gone.has(workerId)) return true
         tell(workerId, { store: 'answer', request: told.request, answer: claims.claim(told.claim, workerId) })
       } else if (told?.store === 'release') claims.release(told.key, told.session)
       else return false
       return true
     },
-    ended: (workerId) => claims.releaseAll(workerId),
+    ended(workerId) {
+      gone.add(workerId)
+      claims.releaseAll(workerId)
+    },
   }
 }
