@@ -18,9 +18,10 @@ import type { Connack } from './connack.ts'
 import { type Connect, readConnect, rewriteConnect } from './connect.ts'
 import { Gate, type GateObserver, SYSTEM_CLOCK } from './gate.ts'
 import { changesFor } from './identity.ts'
-import type { Inbound, Outbound } from './inspect.ts'
+import type { Inbound } from './inbound.ts'
 import type { KeepAliveWheel } from './keep-alive.ts'
 import { OPEN_RULES } from './limits.ts'
+import type { Outbound } from './outbound.ts'
 import { farewell, type MqttVersion, refusal } from './reason.ts'
 
 export interface SessionLimits {
