@@ -8,6 +8,7 @@ import type { Connect } from './connect.ts'
 import type { Denial, DomainRules } from './domain-rules.ts'
 import type { SessionRules } from './limits.ts'
 import { CONNECT_PROPERTIES, userPropertyBytes, WILL_PROPERTIES } from './properties.ts'
+import { topicNameProblem } from './topic-rules.ts'
 
 /** What the principal may do as this client, with this CONNECT (wire specification §5.4). */
 export function permitFor(
@@ -102,23 +103,13 @@ function* willLimits(connect: Connect, rules: SessionRules): Generator<Denial> {
   )
 }
 
+/** As for any publish; and what starts with `$` is never retained where it is reserved (wire specification §9.2). */
 function* willTopicLimits(topic: string, retain: boolean, rules: SessionRules): Generator<Denial> {
-  const counted = countedTopic(topic, rules)
-  yield* over(rules.topicBytes, 'ERR_TOPIC_INVALID', 'will topic', () => Buffer.byteLength(counted))
-  const slashes = counted.split('/').length - 1
-  if (rules.topicSlashes !== null && slashes > rules.topicSlashes) {
-    yield limit('ERR_TOPIC_INVALID', `will topic with ${slashes} slashes, limit ${rules.topicSlashes}`)
+  const problem = topicNameProblem(topic, Buffer.byteLength(topic), rules)
+  if (problem !== null) yield limit(problem, 'the topic of the will')
+  if (retain && !rules.reservedTopicsOpen && topic.startsWith('$')) {
+    yield limit('ERR_RETAIN_UNSUPPORTED', 'a retained will on a topic that starts with $')
   }
-  if (rules.reservedTopicsOpen || !topic.startsWith('$')) return
-  if (retain) yield limit('ERR_RETAIN_UNSUPPORTED', 'a retained will on a topic that starts with $')
-  if (!topic.startsWith('$aws/') || topic.startsWith('$aws/events/')) {
-    yield limit('ERR_TOPIC_INVALID', 'a will on a topic that is reserved')
-  }
-}
-
-/** The `$aws/rules/<rule>/` of Basic Ingest does not count (wire specification §9.3). */
-function countedTopic(topic: string, { profile }: SessionRules): string {
-  return profile === 'aws-iot' ? topic.replace(/^\$aws\/rules\/[^/]+\//, '') : topic
 }
 
 function* over(most: number | null, code: FailureCode, what: string, bytes: () => number): Generator<Denial> {
