@@ -272,7 +272,8 @@ export class Session implements LiveSession, GateObserver {
       return silent ? null : farewell(code, version)
     }
     this.#count(reasonOf(code))
-    return disconnected || !atBoundary ? null : refusal(code, version)
+    // Nothing of the CONNACK that is kept back has gone on.
+    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version)
   }
 }
 
