@@ -320,6 +320,9 @@ test(
 test(refuses, 'a limit that cannot be taken away', '', 'limits: { maxQoS: none }\n', [
   'MAIN:14 limits.maxQoS | expected 0, 1 or 2',
 ])
+test(refuses, 'a least keep alive above the most', '', 'limits: { keepAliveLeast: 2m, keepAliveMost: 60s }\n', [
+  'MAIN:14 limits.keepAliveLeast | is above keepAliveMost',
+])
 test(refuses, 'a prefix that could be a topic filter', IN_DOMAIN, domain('clientId: { prefix: "a+#" }'), [
   'MAIN:8 domains[0].clientId.prefix | expected at most 64 letters, digits and ._-/:@=',
 ])
