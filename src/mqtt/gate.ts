@@ -4,7 +4,7 @@ import type { Action, Permit } from '../policy/permit.ts'
 import type { Connack } from './connack.ts'
 import { Inbound } from './inbound.ts'
 import type { KeepAliveWheel } from './keep-alive.ts'
-import { BACKLOG, type Lane, RATE, WINDOW } from './lane.ts'
+import { type Lane, RATE, WAIT } from './lane.ts'
 import type { SessionRules } from './limits.ts'
 import { Outbound } from './outbound.ts'
 import { TokenBucket } from './rate.ts'
@@ -170,14 +170,14 @@ export class Gate {
     inbound.speak()
     outbound.speak()
     // Each waits for what the other brings: never both at once, or neither would ever be read again.
-    const outboundWaited = outbound.isHeldFor(BACKLOG | WINDOW)
-    const full = inbound.windowIsFull()
-    const inboundWaits = (full || outbound.answersWaiting > MAX_BACKLOG) && !outboundWaited
-    const outboundWaits = (outbound.windowIsFull() || inbound.answersWaiting > MAX_BACKLOG) && !inboundWaits
-    if (inboundWaits && full && !inbound.isHeldFor(WINDOW)) this.#shared.limited('receive_maximum')
-    if (outboundWaits && outbound.windowIsFull() && !outbound.isHeldFor(WINDOW)) this.#shared.limited('send_maximum')
-    inbound.hold(WINDOW, inboundWaits)
-    outbound.hold(WINDOW, outboundWaits)
+    const inboundFull = inbound.windowIsFull()
+    const outboundFull = outbound.windowIsFull()
+    const inboundWaits = (inboundFull || outbound.answersWaiting > MAX_BACKLOG) && !outbound.isHeldFor(WAIT)
+    const outboundWaits = (outboundFull || inbound.answersWaiting > MAX_BACKLOG) && !inboundWaits
+    if (inboundWaits && inboundFull && !inbound.isHeldFor(WAIT)) this.#shared.limited('receive_maximum')
+    if (outboundWaits && outboundFull && !outbound.isHeldFor(WAIT)) this.#shared.limited('send_maximum')
+    inbound.hold(WAIT, inboundWaits)
+    outbound.hold(WAIT, outboundWaits)
     if (this.#shared.bytes !== null) this.#slow(bytes, lane, this.#shared.bytes)
   }
 

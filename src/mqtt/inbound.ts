@@ -71,7 +71,7 @@ export class Inbound extends Lane {
     const aliases = version === 5 && terms.topicAliasMaximum > 0
     this.follows ||= this.#judges || rules.receiveMaximum !== null || rules.publishesPerSecond !== null
     this.watched = ALWAYS
-    if (this.#judges || this.#rulesRead || limits || aliases) this.watched |= bit(PUBLISH)
+    if (this.follows || this.#rulesRead || limits || aliases) this.watched |= bit(PUBLISH)
     if (this.follows) this.watched |= bit(PUBREL)
     if (this.opposite.follows) this.watched |= ACKNOWLEDGEMENTS
   }

@@ -13,10 +13,9 @@ export const REPLACE = -2
 /** The cursor's `fault` is set; neither it nor anything after it goes on. */
 export const FAULT = -3
 
-/** Why a direction is not read for a while; several may hold at once. */
-export const BACKLOG = 1
-export const WINDOW = 2
-export const RATE = 4
+/** Why a direction is not read for a while: for what the other brings, or for its rate. Both may hold at once. */
+export const WAIT = 1
+export const RATE = 2
 
 /** Bit of a control packet type in `watched`. */
 export const bit = (type: number): number => 1 << type

@@ -54,11 +54,14 @@ export function parseTemplate(text: string, wildcards: boolean): TemplateParse {
     }
     const end = text.indexOf('}', at)
     if (end < 0) return { kind: 'invalid', message: '${ without }' }
-    const name = text.slice(at + 2, end)
-    if (!NAME.test(name)) return { kind: 'invalid', message: `"${name.slice(0, 64)}" is not the name of a variable` }
+    const written = text.slice(at + 2, end)
+    if (!NAME.test(written)) {
+      return { kind: 'invalid', message: `"${written.slice(0, 64)}" is not the name of a variable` }
+    }
     flush()
-    pieces.push({ kind: 'variable', name: canonicalName(name) })
-    variables.push(canonicalName(name))
+    const name = canonicalName(written)
+    pieces.push({ kind: 'variable', name })
+    variables.push(name)
     at = end
   }
   flush()

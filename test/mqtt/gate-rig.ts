@@ -4,7 +4,7 @@ import type { Connack } from '../../src/mqtt/connack.ts'
 import { Gate, type GateClock, type GateOptions } from '../../src/mqtt/gate.ts'
 import { KeepAliveWheel } from '../../src/mqtt/keep-alive.ts'
 import { OPEN_RULES } from '../../src/mqtt/limits.ts'
-import { OPEN_PERMIT } from '../../src/policy/permit.ts'
+import { type Action, OPEN_PERMIT, type Permit } from '../../src/policy/permit.ts'
 import type { Inspector, Way } from '../../src/relay.ts'
 
 /** Keeps what one peer is sent, and whether the other is read. */
@@ -134,4 +134,21 @@ export function gateRig(options: Partial<GateOptions> = {}): GateRig {
       for (const chunk of chunks) if (faults.length === 0) gate.outbound.inspect(chunk)
     },
   }
+}
+
+/** Only these resources; an action that is not named is open. */
+export function permitOf(rules: Partial<Record<Action, (resource: string) => boolean>>): Permit {
+  const ruleOf = new Map(Object.entries(rules))
+  return {
+    allows: (action, resource) => ruleOf.get(action)?.(resource) ?? true,
+    allowsAll: (action) => !ruleOf.has(action),
+  }
+}
+
+/** A rig whose broker has accepted the connection already, and whose device has heard so. */
+export function connectedRig(options: Partial<GateOptions> = {}): GateRig {
+  const rig = gateRig(options)
+  rig.fromBroker(Buffer.from(options.version === 5 ? '2003000000' : '20020000', 'hex'))
+  rig.device.chunks.length = 0
+  return rig
 }
