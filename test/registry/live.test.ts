@@ -78,10 +78,14 @@ test('taking the last policy away denies', async (t) => {
   const folder = folderOf(t, FILES)
   const { live } = follow(t, folder)
   put(folder, 'a.yaml', BASE.replace(', policies: [ devices ]', ''))
-  await until(t, () => {
-    const found = live.current.find(one.cert)
-    return found.kind === 'registered' && !mayPublish(live.current.grants(found.entry.policies))
-  }, 'denied')
+  await until(
+    t,
+    () => {
+      const found = live.current.find(one.cert)
+      return found.kind === 'registered' && !mayPublish(live.current.grants(found.entry.policies))
+    },
+    'denied',
+  )
 })
 
 test('a mounted ConfigMap, turned by its symbolic link, is read anew', async (t) => {
