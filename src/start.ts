@@ -1,4 +1,4 @@
-import { assemble } from './assemble.ts'
+import { assemble, type Generation } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
 import type { Settings } from './config/schema.ts'
 import type { Metrics } from './control/metrics.ts'
@@ -11,6 +11,8 @@ import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
 import { createServe, type Parts } from './proxy.ts'
+import type { RegistryLog } from './registry/live.ts'
+import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
 import type { Store } from './store/store.ts'
 import { SERVED_MODES } from './tls/admission.ts'
 
@@ -20,6 +22,12 @@ export interface StartOptions {
   readonly warn: (text: string) => void
   readonly embeddedPath: string
   readonly capacity: Capacity
+  /** Told of reloads. */
+  readonly log: RegistryLog
+  /** Writes down which devices registered themselves. */
+  readonly registrar: Registrar
+  /** Told at every attempt of a device that registered itself and waits to be activated. */
+  readonly registered: (event: RegisteredEvent) => void
   /** Told once of every connection, for the log. */
   readonly ended: Parts['ended']
   /** Told of what policies deny, per packet. */
@@ -35,8 +43,8 @@ export interface Running {
   readonly live: { readonly connections: number; readonly sessions: number }
   /** Every session of this process, to be looked at and ended. */
   readonly sessions: ReadonlySet<LiveSession>
-  /** The registry has changed. */
-  rejudge(): Promise<void>
+  /** By their names in the settings. */
+  readonly registries: Generation['registries']
   stopAccepting(): Promise<void>
   /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
   endSessions(graceMs: number): Promise<void>
@@ -55,7 +63,8 @@ const FAREWELL_SHARE = 0.8
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
   const { metrics } = options
-  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath: options.embeddedPath })
+  const { embeddedPath, log, registrar, registered } = options
+  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath, log, registrar, registered })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
   for (const warning of generation.warnings) options.warn(warning)
@@ -81,6 +90,9 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     rulesFor: domainRules(settings),
     backendFor: (domain) => generation.backend(domain.backend),
     denied: options.denied,
+  })
+  generation.watch(() => {
+    mqtt.rejudge().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
   })
   const serve = createServe({
     metrics,
@@ -108,6 +120,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       )
     } catch (error) {
       await Promise.all(listeners.map((listener) => listener.close()))
+      await generation.close()
       const why = error instanceof Error ? error.message : String(error)
       return { kind: 'refused', issues: [`listeners: ${bind.host} port ${bind.port}: ${why}`] }
     }
@@ -117,11 +130,11 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     kind: 'running',
     running: {
       listeners,
+      registries: generation.registries,
       get live() {
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
       sessions: mqtt.live,
-      rejudge: () => mqtt.rejudge(),
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))

@@ -31,6 +31,7 @@ export function contradictions(input: unknown): readonly Contradiction[] {
     ...listenerRules(settings),
     ...domainRules(settings),
     ...backendRules(settings),
+    ...registryRules(settings),
     ...limitRules(fields(settings.limits), ['limits']),
   ]
 }
@@ -102,14 +103,20 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
   }
 }
 
-/** No client certificate is asked for, so nothing that judges one can have an effect. */
+/** No client certificate is asked for, so nothing that judges one can have an effect; policies hold for whoever comes. */
 function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Contradiction> {
-  for (const key of ['clientTrust', 'registry']) {
-    if (domain[key] === undefined) continue
+  const { policies, ...judging } = fields(domain.clientTrust)
+  const effect = 'has no effect with authenticationType BACKEND, which asks for no certificate'
+  if (domain.clientTrust !== undefined && (policies === undefined || Object.keys(judging).length > 0)) {
     yield {
-      path: [...path, key],
-      message: 'has no effect with authenticationType BACKEND, which asks for no certificate',
+      path: [...path, 'clientTrust'],
+      message: policies === undefined ? effect : `only policies: all else ${effect}`,
     }
+  }
+  if (list(policies).length === 0) {
+    if (domain.registry !== undefined) yield { path: [...path, 'registry'], message: effect }
+  } else if (domain.registry === undefined) {
+    yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
   }
   const { bind } = fields(domain.clientId)
   if (bind === 'thing' || bind === 'principal') {
@@ -136,6 +143,17 @@ function* trustRules(domain: Fields, path: Path): Generator<Contradiction> {
   if (mode.includes('registry') && domain.registry === undefined) {
     yield { path: [...path, 'registry'], message: `is missing, expected a registry: clientTrust.mode is ${mode}` }
   }
+  if (list(trust.policies).length > 0) {
+    const policiesPath = [...path, 'clientTrust', 'policies']
+    if (mode === 'registry' || mode === 'registry-and-ca') {
+      yield {
+        path: policiesPath,
+        message: `has no effect with clientTrust.mode ${mode}: the registry knows all who may`,
+      }
+    } else if (domain.registry === undefined) {
+      yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
+    }
+  }
   if (mode !== 'registry' && withoutCa) {
     yield { path: caPath, message: `is missing, expected at least one PEM file: clientTrust.mode is ${mode}` }
   } else if (trust.crl !== undefined && withoutCa) {
@@ -161,5 +179,18 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
         yield { path: ['backends', name, other], message: `is missing, expected a PEM file: ${one} is set` }
       }
     }
+  }
+}
+
+function* registryRules(settings: Fields): Generator<Contradiction> {
+  const owners = new Map<string, string>()
+  for (const [name, value] of Object.entries(fields(settings.registries))) {
+    const { path, state } = fields(value)
+    if (typeof state !== 'string') continue
+    const owner = owners.get(state)
+    const at = ['registries', name, 'state']
+    if (owner !== undefined) yield { path: at, message: `is the folder of ${owner} too` }
+    else if (state === path) yield { path: at, message: 'expected another folder than path, which is never written' }
+    owners.set(state, `registries.${name}`)
   }
 }

@@ -182,6 +182,12 @@ const CLIENT_TRUST = section({
       'PEM files with the CAs that device certificates must lead to. Needed where `mode` says ca, and by `crl`.',
     ),
   crl: CRL.optional().transform(orNull).describe('Certificate revocation lists.'),
+  policies: z
+    .array(z.string(expected('the name of a policy')), expected('a list of names of policies'))
+    .default([])
+    .describe(
+      'Policies of the registry for devices that it does not know: trusted by CA, or let in with BACKEND. None: no permission.',
+    ),
   cutAtExpiry: z
     .boolean(expected('true or false'))
     .default(false)
@@ -375,10 +381,6 @@ const BACKEND = z.discriminatedUnion(
 )
 
 export const SETTINGS = section({
-  include: z
-    .union([z.string(), z.array(z.string())], expected('a path or a list of paths'))
-    .optional()
-    .describe('More files, or folders of *.yaml files. Lists are joined; the same single setting twice is refused.'),
   aws: section({
     partition: ARN.partition.default('aws').describe(ARN_HELP.partition),
     region: ARN.region.default('us-east-1').describe(ARN_HELP.region),
@@ -386,6 +388,10 @@ export const SETTINGS = section({
   })
     .prefault({})
     .describe('Heads of the ARNs that policies are compared with.'),
+  include: z
+    .union([z.string(), z.array(z.string())], expected('a path or a list of paths'))
+    .optional()
+    .describe('More files, or folders of *.yaml files. Lists are joined; the same single setting twice is refused.'),
   listeners: z
     .array(LISTENER, expected('a list of listeners such as [ { bind: "[::]:8883" } ]'))
     .min(1, 'expected at least one listener such as { bind: "[::]:8883" }')
@@ -401,7 +407,15 @@ export const SETTINGS = section({
     .record(
       name(),
       section(
-        { path: path('a folder').describe('A folder; every *.yaml in it is read.') },
+        {
+          path: path('a folder').describe('A folder; every *.yaml in it is read, and followed when it changes.'),
+          state: path('a folder')
+            .optional()
+            .transform(orNull)
+            .describe(
+              'A folder of this program for what it learns: registrations, activations, revocations. None: it learns nothing.',
+            ),
+        },
         'a registry such as { path: registry/ }',
       ),
       expected('registries by name such as main: { path: registry/ }'),
@@ -497,6 +511,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
   { setting: 'backends.*.cert', must: 'file' },
   { setting: 'backends.*.key', must: 'file' },
   { setting: 'registries.*.path', must: 'folder' },
+  { setting: 'registries.*.state', must: 'new' },
   { setting: 'admin.socket', must: 'new' },
 ]
 

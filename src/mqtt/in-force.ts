@@ -92,13 +92,14 @@ export function connackEdits(terms: Terms, connack: Connack): PropertyEdits {
     if (limit !== null && (said(id) ?? absent) > limit) edits.set(id, limit)
   }
 
-  const keepAlive = keepAliveInForce(terms, connack)
-  if (keepAlive !== terms.keepAlive.asked) put(PROPERTY.serverKeepAlive, keepAlive)
-  const expiry = Math.min(
-    said(PROPERTY.sessionExpiry) ?? sessionExpiry.granted,
-    rules.sessionExpirySeconds ?? 0xffffffff,
-  )
-  if (expiry !== sessionExpiry.asked) put(PROPERTY.sessionExpiry, expiry)
+  // What holds without a word is what the device asked for.
+  const settle = (id: number, asked: number, holds: number) => {
+    if ((said(id) ?? asked) !== holds) edits.set(id, holds)
+  }
+
+  settle(PROPERTY.serverKeepAlive, terms.keepAlive.asked, keepAliveInForce(terms, connack))
+  const expiry = said(PROPERTY.sessionExpiry) ?? sessionExpiry.granted
+  settle(PROPERTY.sessionExpiry, sessionExpiry.asked, Math.min(expiry, rules.sessionExpirySeconds ?? expiry))
   lower(PROPERTY.receiveMaximum, rules.receiveMaximum, 65_535)
   lower(PROPERTY.maximumQoS, rules.maxQoS, 2)
   lower(PROPERTY.topicAliasMaximum, rules.topicAliasMaximum, 0)

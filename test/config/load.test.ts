@@ -66,7 +66,7 @@ const refuses = test.macro({
 
 const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
-const TOP = 'include, aws, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
+const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
   'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, handshakeTimeout, backend, aws, policy, clientId, limits'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
@@ -439,7 +439,13 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
     { bind: { host: '127.0.0.1', port: 8883 }, as: 8883, proxyProtocol: null, helloTimeout: 5_000 },
   ])
   t.is(settings.domains[0]?.tlsPolicy, 'IoTSecurityPolicy_TLS13_1_2_2022_10')
-  t.deepEqual(settings.domains[0]?.clientTrust, { mode: 'registry', ca: [], crl: null, cutAtExpiry: false })
+  t.deepEqual(settings.domains[0]?.clientTrust, {
+    mode: 'registry',
+    ca: [],
+    crl: null,
+    policies: [],
+    cutAtExpiry: false,
+  })
   t.is(settings.domains[0]?.handshakeTimeout, 10_000)
   t.deepEqual(settings.limits, {
     connectTimeout: 10_000,

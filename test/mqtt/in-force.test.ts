@@ -129,6 +129,12 @@ test('a broker that is not to check keep alive hears 0, and the device is held t
   t.is(s.device.heard, 'e0028d00')
 })
 
+test('a broker that says more than the most is spoken over even where the device asked for the most', async (t) => {
+  const s = served(t, { domain: { rules: rulesOf('open', { keepAliveMost: 60, sessionExpirySeconds: 60 }) } })
+  const connect = spaced('1013 00044d515454 05 02 003c 05 110000003c 000161')
+  t.is(await s.connected(connect, spaced('200b 0000 08 131388 1100001388')), spaced('200b 0000 08 13003c 110000003c'))
+})
+
 // --- CONNACK and the packets that a device takes
 
 test('a CONNACK of ours that is too large for its device loses what is optional', async (t) => {
