@@ -1,12 +1,17 @@
 // Who may connect, as whom, under which limits, and for how long: real MQTT.js devices, the real program, a real
 // Mosquitto. What went wrong elsewhere: two live sessions under one client id on two workers, a stranger who throws out
 // somebody else's device, and a policy that is taken away and goes on for as long as the session does.
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type IConnackPacket, type IDisconnectPacket, type MqttClient } from 'mqtt'
 import { issueDevice } from '../../src/cli/pki.ts'
 import { ca, eventually, mqttClient, openDoor, sleep, startMosquitto } from '../support/e2e.ts'
 import { folderFor, freePort, write } from '../support/proxy.ts'
 
+const exec = promisify(execFile)
+const MAIN = new URL('../../src/main.ts', import.meta.url).pathname
 const other = issueDevice(ca, { commonName: 'device-2' })
 const OTHER = { cert: other.chainPem, key: other.keyPem }
 
@@ -135,4 +140,27 @@ test('iot:Connect decides by client id, and a policy that is taken away ends the
   t.is(await lost, 0x87)
   t.true(stays.connected)
   t.is(await refusal(t, port, { clientId: 'lamp-2' }), 0x87)
+})
+
+test('an operator sees who is connected on all workers, and ends one of them with 0x98', async (t) => {
+  const { port, dir } = await world(t, { workers: 2 })
+  const clients = await Promise.all(
+    Array.from({ length: 6 }, (_, n) => mqttClient(t, port, { clientId: `lamp-${n}`, protocolVersion: 5 })),
+  )
+  const brokergate = (...words: string[]) =>
+    exec(process.execPath, [MAIN, 'connections', ...words, '-c', join(dir, 'brokergate.yaml')]).then(
+      ({ stdout }) => stdout,
+      ({ stdout }: { stdout: string }) => stdout,
+    )
+  const listed = await brokergate()
+  for (let n = 0; n < 6; n++) t.true(listed.includes(`"lamp-${n}"`))
+  t.regex(listed, /6 connected/)
+  const lost = farewell(clients[3]!)
+  t.is(await brokergate('kick', 'lamp-3'), '1 ended\n')
+  t.is(await lost, 0x98)
+  t.is(await brokergate('kick', 'lamp-3'), 'nobody is connected under this client id\n')
+  t.deepEqual(
+    clients.map(({ connected }) => connected),
+    [true, true, true, false, true, true],
+  )
 })
