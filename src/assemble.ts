@@ -5,13 +5,15 @@ import type { Backend, UpstreamIdentity } from './backend/backend.ts'
 import type { DialResult } from './backend/tcp.ts'
 import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthorizedConnection } from './connection.ts'
-import type { Metrics } from './control/metrics.ts'
+import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
 import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
-import { type RevocationList, RevocationLists, readCrlFile } from './registry/crl.ts'
-import { readRegistry } from './registry/files.ts'
-import type { Registry } from './registry/registry.ts'
+import type { ArnHead } from './policy/permit.ts'
+import { headWarnings } from './registry/head-warnings.ts'
+import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
+import { type LiveRevocations, RevocationFiles } from './registry/revocations.ts'
+import { type RegisteredEvent, type Registrar, selfRegistration } from './registry/self-registration.ts'
 import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
 
 /** What one generation of the settings turns into: everything that answers a question about a device. */
@@ -21,6 +23,10 @@ export interface Generation {
   /** Null where this version has none of the kind. */
   authenticator(domain: string, method: Credentials['kind']): Authenticator | null
   backend(name: string): Backend
+  /** By their names in the settings. */
+  readonly registries: ReadonlyMap<string, WatchedRegistry>
+  /** From now on changes of registries and revocation lists take effect, and `changed` is told of each. */
+  watch(changed: () => void): void
   close(): Promise<void>
 }
 
@@ -33,6 +39,12 @@ export interface AssembleOptions {
   readonly metrics: Metrics
   /** Unix socket of the embedded broker; needed where a backend is `embedded`. */
   readonly embeddedPath: string
+  /** Told of reloads. */
+  readonly log?: RegistryLog
+  /** Writes down which devices registered themselves; absent: none do. */
+  readonly registrar?: Registrar
+  /** Told at every attempt of a device that registered itself and waits to be activated. */
+  readonly registered?: (event: RegisteredEvent) => void
 }
 
 const read = (file: string): string => readFileSync(file, 'utf8')
@@ -44,14 +56,7 @@ const read = (file: string): string => readFileSync(file, 'utf8')
 export async function assemble(settings: Settings, options: AssembleOptions): Promise<Assembled> {
   const issues: string[] = []
   const warnings: string[] = []
-  const registries = new Map<string, Registry>()
-  for (const [name, { path }] of Object.entries(settings.registries)) {
-    const result = readRegistry(path)
-    if (result.kind === 'valid') {
-      registries.set(name, result.registry)
-      warnings.push(...result.warnings)
-    } else issues.push(...result.issues)
-  }
+  const registries = openRegistries(settings, options, issues, warnings)
   for (const [index, { clientTrust }] of settings.domains.entries()) {
     try {
       caCertificates(clientTrust.ca)
@@ -60,7 +65,11 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     }
   }
   if (issues.length > 0) return { kind: 'refused', issues }
-  const revocations = settings.domains.map((domain, index) => readRevocations(domain, index, issues))
+  const revocationFiles = new RevocationFiles({
+    log: options.log ?? NO_LOG,
+    reloaded: (result) => options.metrics.revocationReload(result),
+  })
+  const revocations = settings.domains.map((domain, index) => openRevocations(revocationFiles, domain, index, issues))
 
   let domains: Domains | null = null
   try {
@@ -82,17 +91,33 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
   const authenticators = new Map<string, Authenticator>()
   for (const [index, domain] of domains.all.entries()) {
     const { clientTrust } = settings.domains[index]!
-    authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend())
+    const live = domain.registry === null ? null : (registries.get(domain.registry) ?? null)
+    authenticators.set(
+      `${domain.name} backend`,
+      AUTHENTICATORS.backend({ policies: clientTrust.policies, registry: () => live?.current ?? null }),
+    )
     authenticators.set(
       `${domain.name} x509`,
       AUTHENTICATORS.x509({
         mode: clientTrust.mode,
-        registry: domain.registry === null ? null : (registries.get(domain.registry) ?? null),
+        registry: () => live?.current ?? null,
+        policies: clientTrust.policies,
+        cutAtExpiry: clientTrust.cutAtExpiry,
         hasCa: domain.trust.caCertificates.length > 0,
         caCertificates: caCertificates(clientTrust.ca),
-        revocation: revocations[index] ?? null,
+        revocation: () => revocations[index]?.current ?? null,
         onExpired: clientTrust.crl?.onExpired ?? 'deny',
         onMissing: clientTrust.crl?.onMissing ?? 'deny',
+        registration:
+          options.registrar === undefined || live === null
+            ? null
+            : selfRegistration({
+                registry: live.name,
+                registrar: options.registrar,
+                accountId: headOf(settings, settings.domains[index]!).accountId,
+                counted: (result) => options.metrics.provision(result),
+                registered: options.registered ?? (() => {}),
+              }),
         now: () => new Date(),
       }),
     )
@@ -101,14 +126,36 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     kind: 'ready',
     generation: {
       domains,
-      warnings: [...warnings, ...domains.warnings],
+      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings)],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       backend: (name) => backends.get(name)!,
+      registries,
+      watch(changed) {
+        for (const live of [...registries.values(), ...new Set(revocations)]) live?.onChange(changed)
+        for (const live of registries.values()) live.watch()
+        revocationFiles.watch()
+      },
       async close() {
+        for (const live of registries.values()) live.close()
+        revocationFiles.close()
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
   }
+}
+
+/** Domains of one backend whose devices could meet under one client id. */
+function prefixWarnings({ domains }: Settings): string[] {
+  return domains.flatMap((domain, at) =>
+    domains.slice(at + 1).flatMap((other, offset) => {
+      const [one, two] = [domain.clientId.prefix, other.clientId.prefix]
+      if (domain.backend !== other.backend || !(one.startsWith(two) || two.startsWith(one))) return []
+      const names = `domains[${at}] and domains[${at + 1 + offset}]`
+      return [
+        `${names}: the same backend, and clientId.prefix ${JSON.stringify(one)} and ${JSON.stringify(two)}: their devices can meet under one client id`,
+      ]
+    }),
+  )
 }
 
 function domainOptions(domain: DomainSettings): DomainOptions {
@@ -135,16 +182,55 @@ function domainOptions(domain: DomainSettings): DomainOptions {
 const caCertificates = (files: readonly string[]): X509Certificate[] =>
   files.flatMap((file) => certificatesOf(read(file)))
 
-function readRevocations(domain: DomainSettings, index: number, issues: string[]): RevocationLists | null {
-  const { crl, ca } = domain.clientTrust
+function openRevocations(
+  files: RevocationFiles,
+  { clientTrust: { crl, ca } }: DomainSettings,
+  index: number,
+  issues: string[],
+): LiveRevocations | null {
   if (crl === null) return null
-  const lists: RevocationList[] = []
-  for (const file of crl.files) {
-    const found = readCrlFile(readFileSync(file))
-    if (found.kind === 'lists') lists.push(...found.lists)
-    else issues.push(`domains[${index}].clientTrust.crl.files: ${file}: ${found.reason}`)
+  const opened = files.open(crl.files, caCertificates(ca))
+  if (!('issues' in opened)) return opened
+  for (const issue of opened.issues) issues.push(`domains[${index}].clientTrust.crl.files: ${issue}`)
+  return null
+}
+
+/** All registries that can be read, and what is wrong with the others or with what domains want of them. */
+function openRegistries(
+  settings: Settings,
+  { log = NO_LOG, metrics }: AssembleOptions,
+  issues: string[],
+  warnings: string[],
+): ReadonlyMap<string, WatchedRegistry> {
+  const registries = new Map<string, WatchedRegistry>()
+  for (const [name, { path, state }] of Object.entries(settings.registries)) {
+    const reloaded = (registry: string, result: ReloadResult) => metrics.registryReload(registry, result)
+    const result = liveRegistry(path, { name, state, log, reloaded })
+    if (result.kind === 'invalid') {
+      issues.push(...result.issues)
+      continue
+    }
+    const { live } = result
+    registries.set(name, live)
+    const heads = settings.domains.filter(({ registry }) => registry === name).map((domain) => headOf(settings, domain))
+    warnings.push(...live.warnings, ...headWarnings(name, live.contents.policies, heads))
   }
-  return new RevocationLists(lists, caCertificates(ca))
+  for (const [index, { registry, clientTrust }] of settings.domains.entries()) {
+    const known = registry === null ? undefined : registries.get(registry)?.contents.policies
+    if (known === undefined) continue
+    for (const name of clientTrust.policies.filter((policy) => !known.has(policy))) {
+      issues.push(`domains[${index}].clientTrust.policies: the registry ${registry} has no policy ${name}`)
+    }
+  }
+  return registries
+}
+
+function headOf(settings: Settings, { aws }: DomainSettings): ArnHead {
+  return {
+    partition: aws.partition ?? settings.aws.partition,
+    region: aws.region ?? settings.aws.region,
+    accountId: aws.accountId ?? settings.aws.accountId,
+  }
 }
 
 function makeBackend(name: string, settings: BackendSettings, { metrics, embeddedPath }: AssembleOptions): Backend {

@@ -1,4 +1,4 @@
-import { assemble } from './assemble.ts'
+import { assemble, type Generation } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
 import type { Settings } from './config/schema.ts'
 import type { Metrics } from './control/metrics.ts'
@@ -6,9 +6,14 @@ import { ProxyError } from './errors.ts'
 import { httpsHandler } from './https/request.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
+import { domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
-import { mqttHandler } from './mqtt/session.ts'
+import { Lifetimes } from './mqtt/lifetimes.ts'
+import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
 import { createServe, type Parts } from './proxy.ts'
+import type { RegistryLog } from './registry/live.ts'
+import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
+import type { Store } from './store/store.ts'
 import { SERVED_MODES } from './tls/admission.ts'
 
 export interface StartOptions {
@@ -17,8 +22,18 @@ export interface StartOptions {
   readonly warn: (text: string) => void
   readonly embeddedPath: string
   readonly capacity: Capacity
+  /** Told of reloads. */
+  readonly log: RegistryLog
+  /** Writes down which devices registered themselves. */
+  readonly registrar: Registrar
+  /** Told at every attempt of a device that registered itself and waits to be activated. */
+  readonly registered: (event: RegisteredEvent) => void
   /** Told once of every connection, for the log. */
   readonly ended: Parts['ended']
+  /** Told of what policies deny, per packet. */
+  readonly denied: (told: DeniedAction) => void
+  /** Who has which client id, among all processes. */
+  readonly store: Store
 }
 
 /** A proxy that accepts, in this process. */
@@ -26,6 +41,10 @@ export interface Running {
   readonly listeners: readonly Listener[]
   /** Connections and sessions of this process. */
   readonly live: { readonly connections: number; readonly sessions: number }
+  /** Every session of this process, to be looked at and ended. */
+  readonly sessions: ReadonlySet<LiveSession>
+  /** By their names in the settings. */
+  readonly registries: Generation['registries']
   stopAccepting(): Promise<void>
   /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
   endSessions(graceMs: number): Promise<void>
@@ -44,7 +63,8 @@ const FAREWELL_SHARE = 0.8
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
   const { metrics } = options
-  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath: options.embeddedPath })
+  const { embeddedPath, log, registrar, registered } = options
+  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath, log, registrar, registered })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
   for (const warning of generation.warnings) options.warn(warning)
@@ -59,14 +79,20 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     limits: {
       connectTimeoutMs: settings.limits.connectTimeout,
       connectBytes: settings.limits.connectSize,
-      packetBytes: settings.limits.packetSize,
       connackTimeoutMs: CONNACK_TIMEOUT_MS,
       halfCloseMs: settings.limits.halfCloseTimeout,
     },
     metrics,
     wheel: new KeepAliveWheel(),
+    lifetimes: new Lifetimes(),
+    store: options.store,
     identify,
+    rulesFor: domainRules(settings),
     backendFor: (domain) => generation.backend(domain.backend),
+    denied: options.denied,
+  })
+  generation.watch(() => {
+    mqtt.rejudge().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
   })
   const serve = createServe({
     metrics,
@@ -94,6 +120,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       )
     } catch (error) {
       await Promise.all(listeners.map((listener) => listener.close()))
+      await generation.close()
       const why = error instanceof Error ? error.message : String(error)
       return { kind: 'refused', issues: [`listeners: ${bind.host} port ${bind.port}: ${why}`] }
     }
@@ -103,9 +130,11 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     kind: 'running',
     running: {
       listeners,
+      registries: generation.registries,
       get live() {
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
+      sessions: mqtt.live,
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))

@@ -72,6 +72,8 @@ const BROKERGATE: PeerKind = {
     const file = join(folder, 'brokergate.yaml')
     mkdirSync(join(folder, 'var'), { recursive: true, mode: 0o700 })
     writeFileSync(file, brokergateConfiguration(port, metricsPort, sinkPort))
+    mkdirSync(join(folder, 'registry'), { recursive: true })
+    writeFileSync(join(folder, 'registry/policies.yaml'), POLICIES)
     const started = startProcess(join(ROOT, 'node_modules/.bin/bun'), ['src/main.ts', 'run', '-c', file], {
       cwd: ROOT,
       core,
@@ -82,6 +84,11 @@ const BROKERGATE: PeerKind = {
   },
 }
 
+/** Everything, as the peers beside it allow. */
+const POLICIES = `policies:
+  devices: { Version: "2012-10-17", Statement: [ { Effect: Allow, Action: "iot:*", Resource: "*" } ] }
+`
+
 /** `log.level: warn`: HAProxy below writes no line per connection either. */
 function brokergateConfiguration(port: number, metricsPort: number, sinkPort: number): string {
   return `listeners:
@@ -91,8 +98,10 @@ domains:
     certificates: [ { cert: server.pem, key: server.key } ]
     authenticationType: AWS_X509
     applicationProtocol: SECURE_MQTT
-    clientTrust: { mode: ca, ca: [ ca.pem ] }
+    registry: main
+    clientTrust: { mode: ca, ca: [ ca.pem ], policies: [ devices ] }
     backend: sink
+registries: { main: { path: registry } }
 backends:
   sink: { kind: tcp, servers: [ { address: "127.0.0.1:${sinkPort}" } ] }
 metrics: { bind: "127.0.0.1:${metricsPort}" }

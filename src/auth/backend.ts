@@ -1,25 +1,33 @@
-import { NO_VARIABLES, OPEN_GRANTS } from '../policy/permit.ts'
+import { NO_GRANTS, NO_VARIABLES, OPEN_GRANTS } from '../policy/permit.ts'
 import { NO_THINGS } from '../registry/entries.ts'
+import type { Registry } from '../registry/registry.ts'
 import type { Authenticated, Authenticator } from './authenticator.ts'
 
+export interface BackendAuthOptions {
+  /** Names of policies that hold for everybody; none: what the broker allows is allowed. */
+  readonly policies: readonly string[]
+  /** The one in force; null where the domain has none. */
+  readonly registry: () => Registry | null
+}
+
 /** Leaves the judgement to the broker: CONNECT's credentials travel on, and its CONNACK decides. */
-export function backend(): Authenticator<{ readonly kind: 'backend' }> {
+export function backend({ policies, registry }: BackendAuthOptions): Authenticator<{ readonly kind: 'backend' }> {
   return {
     method: 'backend',
     async authenticate(_credentials, connection) {
       const principal = { id: `backend:${connection.domain.name}`, method: 'backend', attributes: {} } as const
-      const outcome: Authenticated = {
+      const judge = (): Authenticated => ({
         kind: 'authenticated',
         principal,
-        grants: OPEN_GRANTS,
+        grants: policies.length === 0 ? OPEN_GRANTS : (registry()?.grants(policies) ?? NO_GRANTS),
         variables: NO_VARIABLES,
         things: NO_THINGS,
         disconnectAfterMs: null,
         refreshAfterMs: null,
-        refresh: async () => outcome,
-        rejudge: () => outcome,
-      }
-      return outcome
+        refresh: async () => judge(),
+        rejudge: judge,
+      })
+      return judge()
     },
   }
 }

@@ -1,24 +1,27 @@
 import { createHash, type X509Certificate } from 'node:crypto'
 import type { PeerCertificate } from '../connection.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
-import { NO_VARIABLES, OPEN_GRANTS } from '../policy/permit.ts'
-import type { RevocationLists } from '../registry/crl.ts'
-import { NO_THINGS } from '../registry/entries.ts'
-import type { CertificateStatus, Recognition, Registry } from '../registry/registry.ts'
+import { NO_GRANTS } from '../policy/permit.ts'
+import type { RegisteredCa } from '../registry/cas.ts'
+import { NO_THINGS, type Things } from '../registry/entries.ts'
+import type { CertificateEntry, CertificateStatus, Recognition, Registry } from '../registry/registry.ts'
+import type { SelfRegistration } from '../registry/self-registration.ts'
+import { subjectField } from '../registry/subject.ts'
 import type { TrustMode } from '../tls/domains.ts'
-import type { Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
+import type { Authenticated, Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
+import { type Denial, denied, isForClients, namedByCrl, type PathOptions, refusedByCa } from './certificate-path.ts'
+import { certificateVariables } from './certificate-variables.ts'
 
-export interface X509Options {
+export interface X509Options extends PathOptions {
   readonly mode: TrustMode
-  readonly registry: Registry | null
-  /** True if the TLS library was given the domain's CAs (without them its verdict means nothing); else told by `caCertificates`. */
-  readonly hasCa?: boolean
-  readonly caCertificates: readonly X509Certificate[]
-  /** Null: no CRLs are configured, and none are asked for. */
-  readonly revocation: RevocationLists | null
-  /** What a list past its nextUpdate means for the certificates it does not name. */
-  readonly onExpired: 'keep' | 'deny'
-  readonly onMissing: 'allow' | 'deny'
+  /** The one in force; null where the domain has none. */
+  readonly registry: () => Registry | null
+  /** Names of policies for certificates trusted by CA that the registry does not know; without one, no permission. */
+  readonly policies: readonly string[]
+  /** End the session when the certificate expires; else it is asked only at the beginning. */
+  readonly cutAtExpiry?: boolean
+  /** Registers unknown devices of a CA at their first connection; null: nobody registers itself. */
+  readonly registration?: SelfRegistration | null
   readonly now?: () => Date
   /** 2048 by default. */
   readonly minRsaBits?: number
@@ -26,16 +29,8 @@ export interface X509Options {
   readonly maxRsaBits?: number
 }
 
-type Denial = Extract<AuthOutcome, { readonly kind: 'denied' }>
-
-/** id-kp-clientAuth, RFC 5280 §4.2.1.12. anyExtendedKeyUsage does not stand for it: OpenSSL does not take it either. */
-const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2'
 /** As OpenSSL names P-256, P-384 and P-521. */
 const CURVES: ReadonlySet<string> = new Set(['prime256v1', 'secp384r1', 'secp521r1'])
-/** More presented certificates than this are not looked at. */
-const MAX_PRESENTED = 16
-/** The longest serial number that a CA may give, RFC 5280 §4.1.2.2, and that a CRL here can name. */
-const MAX_SERIAL_BYTES = 20
 
 const STATUS_CODES: Readonly<Record<Exclude<CertificateStatus, 'ACTIVE'>, FailureCode>> = {
   INACTIVE: 'ERR_CERTIFICATE_INACTIVE',
@@ -43,14 +38,22 @@ const STATUS_CODES: Readonly<Record<Exclude<CertificateStatus, 'ACTIVE'>, Failur
   REVOKED: 'ERR_CERTIFICATE_REVOKED',
 }
 
-/** A client certificate, judged by the registry, the CAs and the revocation lists of one domain. */
+/** A client certificate, judged by the registry, the CAs and the revocation lists of one domain, as they are now. */
 export function x509(options: X509Options): Authenticator<Extract<Credentials, { readonly kind: 'x509' }>> {
   return {
     method: 'x509',
     async authenticate({ peer }) {
       try {
-        return decide(options, peer)
+        if (peer === null) return denied('ERR_CERTIFICATE_ABSENT', 'no client certificate')
+        const now = options.now?.() ?? new Date()
+        const { leaf } = peer
+        const unfit = validityOf(leaf, now) ?? keyStrength(leaf, options.minRsaBits ?? 2048, options.maxRsaBits ?? 8192)
+        if (unfit !== null) return unfit
+        const known = recognize(options, leaf)
+        const outcome = decide(options, peer, known, now)
+        return outcome.kind === 'denied' ? await firstContact(options, peer, known, outcome, now) : outcome
       } catch (error) {
+        if (error instanceof ProxyError) throw error
         // Whatever went wrong, nobody is admitted by it.
         throw new ProxyError('ERR_IDENTITY_FAULT', 'the certificate could not be judged', { cause: error })
       }
@@ -58,34 +61,78 @@ export function x509(options: X509Options): Authenticator<Extract<Credentials, {
   }
 }
 
-function decide(options: X509Options, peer: PeerCertificate | null): AuthOutcome {
-  if (peer === null) return denied('ERR_CERTIFICATE_ABSENT', 'no client certificate')
-  const { leaf } = peer
-  const now = options.now?.() ?? new Date()
-  const unfit = validityOf(leaf, now) ?? keyStrength(leaf, options.minRsaBits ?? 2048, options.maxRsaBits ?? 8192)
-  if (unfit !== null) return unfit
+function recognize(options: X509Options, leaf: X509Certificate): Recognition {
+  return options.registry()?.find(leaf) ?? { kind: 'unknown' }
+}
 
-  const known: Recognition = options.registry?.find(leaf) ?? { kind: 'unknown' }
+/** What registry, CAs and lists say now, of a certificate that was fit when it came. */
+function decide(options: X509Options, peer: PeerCertificate, known: Recognition, now: Date): AuthOutcome {
   if (known.kind === 'unreadable') return denied('ERR_CERTIFICATE_UNTRUSTED_CA', 'the certificate is not DER')
   if ((known.kind === 'registered' || known.kind === 'twin') && known.entry.status !== 'ACTIVE') {
     const how = known.kind === 'twin' ? 'has the same contents or serial number as one that is' : 'is'
     return denied(STATUS_CODES[known.entry.status], `the certificate ${how} ${known.entry.status} in the registry`)
   }
+  return trust(options, peer, known.kind === 'registered', now) ?? admitted(options, peer, known, now)
+}
 
-  const refusal = trust(options, peer, known.kind === 'registered', now)
-  if (refusal !== null) return refusal
-  const rejudge = (): AuthOutcome => decide(options, peer)
+function admitted(options: X509Options, peer: PeerCertificate, known: Recognition, now: Date): Authenticated {
+  const registry = options.registry()
+  // A changed copy that a CA vouches for is the device that is registered: no more, and no less, than it.
+  const same = known.kind === 'registered' || (known.kind === 'twin' && known.same === 'contents')
+  const entry: CertificateEntry | null = same ? known.entry : null
+  const things = (entry === null ? null : registry?.things(entry.things, entry.exclusive)) ?? NO_THINGS
+  const rejudge = (): AuthOutcome => judgeAgain(options, peer)
   return {
     kind: 'authenticated',
-    principal: principalOf(leaf),
-    grants: OPEN_GRANTS,
-    variables: NO_VARIABLES,
-    things: NO_THINGS,
-    disconnectAfterMs: null,
+    principal: principalOf(peer.leaf, entry, things),
+    grants: registry?.grants(entry?.policies ?? options.policies) ?? NO_GRANTS,
+    variables: certificateVariables(peer.leaf),
+    things,
+    disconnectAfterMs: options.cutAtExpiry ? Math.max(0, peer.leaf.validToDate.getTime() - now.getTime()) : null,
     refreshAfterMs: null,
     refresh: async () => rejudge(),
     rejudge,
   }
+}
+
+/** Of a live session. Its dates were right when it came, and are asked again only where a session ends with them. */
+function judgeAgain(options: X509Options, peer: PeerCertificate): AuthOutcome {
+  try {
+    const now = options.now?.() ?? new Date()
+    const expired = options.cutAtExpiry ? validityOf(peer.leaf, now) : null
+    return expired ?? decide(options, peer, recognize(options, peer.leaf), now)
+  } catch {
+    return denied('ERR_IDENTITY_FAULT', 'the certificate could not be judged again')
+  }
+}
+
+/** Somebody was refused: is it a device that registers itself, or waits for having done so? */
+async function firstContact(
+  options: X509Options,
+  peer: PeerCertificate,
+  known: Recognition,
+  denial: Denial,
+  now: Date,
+): Promise<Denial> {
+  const registration = options.registration ?? null
+  if (registration === null) return denial
+  if (known.kind === 'registered' && known.entry.status === 'PENDING_ACTIVATION') registration.waits(known.entry)
+  const ca = known.kind === 'unknown' ? registeringCa(options, peer, now) : null
+  if (ca === null) return denial
+  if ('code' in ca) return ca
+  const { code, detail } = await registration.attempt(peer.leaf, ca)
+  return denied(code, detail)
+}
+
+/** The CA by which a stranger may register itself; null for none, or what else stands against it. */
+function registeringCa(options: X509Options, peer: PeerCertificate, now: Date): RegisteredCa | Denial | null {
+  // In mode ca the registry admits nobody, and where a CA is asked beside it, that must have said yes.
+  if (options.mode === 'ca') return null
+  const refusal = options.mode === 'registry-and-ca' ? refusedByCa(options, peer, now) : null
+  if (refusal !== null) return refusal
+  const ca = options.registry()?.issuerOf(peer.leaf) ?? null
+  if (ca === null || ca.autoRegister.kind === 'no' || peer.leaf.ca || !isForClients(peer.leaf)) return null
+  return namedByCrl(options, peer, now, [...options.caCertificates, ca.certificate]) ?? ca
 }
 
 function trust(options: X509Options, peer: PeerCertificate, registered: boolean, now: Date): Denial | null {
@@ -94,119 +141,16 @@ function trust(options: X509Options, peer: PeerCertificate, registered: boolean,
     case 'registry':
       return byRegistry()
     case 'ca':
-      return byCa(options, peer, now)
+      return refusedByCa(options, peer, now)
     case 'registry-or-ca':
-      return registered ? byRegistry() : byCa(options, peer, now)
+      return registered ? byRegistry() : refusedByCa(options, peer, now)
     case 'registry-and-ca':
-      return byRegistry() ?? byCa(options, peer, now)
+      return byRegistry() ?? refusedByCa(options, peer, now)
   }
 }
 
 function notRegistered(): Denial {
   return denied('ERR_CERTIFICATE_NOT_REGISTERED', 'the registry does not know the certificate')
-}
-
-/** A valid path for client authentication, and no certificate in it revoked. */
-function byCa(options: X509Options, peer: PeerCertificate, now: Date): Denial | null {
-  if (!(options.hasCa ?? options.caCertificates.length > 0)) return untrusted('the domain has no CA')
-  if (peer.verifyError !== null) return untrusted(peer.verifyError)
-  // Node calls the extended key usage `keyUsage`. Bun's library does not look at it by itself.
-  const purposes = peer.leaf.keyUsage as readonly string[] | undefined
-  if (purposes !== undefined && !purposes.includes(CLIENT_AUTH)) {
-    return untrusted('the extended key usage does not allow client authentication')
-  }
-  if (options.revocation === null) return null
-
-  const path = issuance(peer, options.caCertificates)
-  if (!path.anchored) return untrusted('no path to a CA of the domain could be rebuilt')
-  let doubt: Denial | null = null
-  for (const link of path.links) {
-    const serial = serialOf(link.certificate)
-    if (serial === null) return untrusted('a serial number that no revocation list can name')
-    switch (options.revocation.statusOf(link.issuer, serial, now)) {
-      case 'good':
-        break
-      case 'revoked':
-        return revoked(link)
-      case 'missing':
-        if (options.onMissing === 'deny')
-          doubt ??= denied('ERR_CRL_MISSING', `no revocation list of ${nameOf(link.issuer)}`)
-        break
-      case 'expired':
-        if (options.onExpired === 'deny') {
-          doubt ??= denied('ERR_CRL_EXPIRED', `the revocation list of ${nameOf(link.issuer)} is past its nextUpdate`)
-        }
-        break
-    }
-  }
-  return doubt
-}
-
-/** The registry admits on its own; a CRL is asked only whether it names the device, never for being there or fresh. */
-function namedByCrl(options: X509Options, peer: PeerCertificate, now: Date): Denial | null {
-  if (options.revocation === null) return null
-  for (const link of issuance(peer, options.caCertificates).links) {
-    const serial = serialOf(link.certificate)
-    if (serial === null) return untrusted('a serial number that no revocation list can name')
-    if (options.revocation.statusOf(link.issuer, serial, now) === 'revoked') return revoked(link)
-  }
-  return null
-}
-
-interface Link {
-  readonly certificate: X509Certificate
-  readonly issuer: X509Certificate
-}
-
-/**
- * Who signed whom, from the leaf upward, by name and by signature. Where cross-signing makes several paths, all of them
- * are followed: the TLS library does not say which one it took, and a device chooses what it presents.
- */
-function issuance(
-  peer: PeerCertificate,
-  anchors: readonly X509Certificate[],
-): { readonly links: readonly Link[]; readonly anchored: boolean } {
-  const trusted = new Set(anchors.map((anchor) => anchor.fingerprint256))
-  const pool = new Map<string, X509Certificate>()
-  for (const certificate of [...anchors, ...peer.chain.slice(0, MAX_PRESENTED)]) {
-    pool.set(certificate.fingerprint256, certificate)
-  }
-  const links: Link[] = []
-  const reached = new Set([peer.leaf.fingerprint256])
-  const waiting = [peer.leaf]
-  let anchored = false
-  for (let certificate = waiting.pop(); certificate !== undefined; certificate = waiting.pop()) {
-    const isTrusted = trusted.has(certificate.fingerprint256)
-    // A trusted root ends the path; nobody above could revoke it.
-    if (isTrusted && certificate.checkIssued(certificate)) {
-      anchored = true
-      continue
-    }
-    let issuers = 0
-    for (const [fingerprint, issuer] of pool) {
-      if (fingerprint === certificate.fingerprint256 || !isIssuedBy(certificate, issuer)) continue
-      issuers++
-      links.push({ certificate, issuer })
-      if (reached.has(fingerprint)) continue
-      reached.add(fingerprint)
-      waiting.push(issuer)
-    }
-    // A trusted intermediate whose root nobody has is an anchor too.
-    if (isTrusted && issuers === 0) anchored = true
-  }
-  return { links, anchored }
-}
-
-function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
-  // Whether it may issue at all was the TLS library's to say. Asking here again could only lose a link, and with it a
-  // revocation: `issuer.ca` is false for a root of X.509 version 1.
-  if (!certificate.checkIssued(issuer)) return false
-  try {
-    return certificate.verify(issuer.publicKey)
-  } catch {
-    // A presented «issuer» may hold a key that the library cannot read; it has not signed this.
-    return false
-  }
 }
 
 /** Written so that a date the library cannot tell (NaN) refuses. */
@@ -241,46 +185,12 @@ function keyStrength(leaf: X509Certificate, minRsaBits: number, maxRsaBits: numb
   }
 }
 
-function principalOf(leaf: X509Certificate) {
-  const id = createHash('sha256').update(leaf.raw).digest('hex')
-  const commonName = commonNameOf(leaf)
-  return { id, method: 'x509', attributes: commonName === null ? {} : { commonName } } as const
-}
-
-/**
- * From the library's own reading of the name, never by splitting `subject` (CVE-2021-44532). Null when there is none, or
- * more than one (the library makes an array of them), or when it holds control characters.
- */
-function commonNameOf(leaf: X509Certificate): string | null {
-  const name: unknown = leaf.toLegacyObject().subject?.CN
-  if (typeof name !== 'string' || name === '' || name.length > 256) return null
-  return /[\u0000-\u001f\u007f-\u009f]/.test(name) ? null : name
-}
-
-/** Octets of a positive serial number that a revocation list can name; null for any other. */
-function serialOf(certificate: X509Certificate): Buffer | null {
-  const hex = certificate.serialNumber
-  if (!/^[0-9A-Fa-f]+$/.test(hex)) return null
-  const serial = Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex')
-  return serial.length > MAX_SERIAL_BYTES ? null : serial
-}
-
-function revoked(link: Link): Denial {
-  return denied(
-    'ERR_CERTIFICATE_REVOKED',
-    `serial ${link.certificate.serialNumber} is revoked by ${nameOf(link.issuer)}`,
-  )
-}
-
-function untrusted(detail: string): Denial {
-  return denied('ERR_CERTIFICATE_UNTRUSTED_CA', detail)
-}
-
-function denied(code: FailureCode, detail: string): Denial {
-  return { kind: 'denied', code, detail }
-}
-
-/** For people: on one line, and not all of it. */
-function nameOf(certificate: X509Certificate): string {
-  return certificate.subject.replace(/\s+/g, ' ').slice(0, 128)
+function principalOf(leaf: X509Certificate, entry: CertificateEntry | null, things: Things) {
+  const id = entry?.fingerprint ?? createHash('sha256').update(leaf.raw).digest('hex')
+  const commonName = subjectField(leaf, 'CN')
+  const attributes = {
+    ...(commonName !== null && { commonName }),
+    ...(things.exclusive !== null && { thingName: things.exclusive.name }),
+  }
+  return { id, method: 'x509', attributes } as const
 }

@@ -4,6 +4,7 @@ import { Command } from 'commander'
 import { assemble } from '../assemble.ts'
 import { NO_METRICS } from '../control/metrics.ts'
 import { referencePages } from '../control/reference.ts'
+import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
@@ -80,6 +81,7 @@ export function program(): Command {
         print,
       })
     })
+  certificates(root)
   root
     .command('version')
     .description('print the version and the runtime')
@@ -87,4 +89,55 @@ export function program(): Command {
       process.exitCode = version(print)
     })
   return root
+}
+
+const STATUSES = [
+  ['activate', 'ACTIVE', 'let a device connect that waits for it, or was switched off here'],
+  ['deactivate', 'INACTIVE', 'refuse a device until it is activated again'],
+  ['revoke', 'REVOKED', 'refuse a device for ever'],
+] as const
+
+function certificates(root: Command): void {
+  const config = ['-c, --config <file>', 'configuration file; without it that of .brokergate/'] as const
+  const certs = root.command('certs').description('device certificates: issue, list, activate, deactivate, revoke')
+  certs
+    .command('issue')
+    .description('make a device certificate and its key with the development CA')
+    .argument('<name>', 'common name, and name of the files')
+    .option(...config)
+    .option('--pki <dir>', 'folder with ca.pem and ca.key; without it pki/ beside the configuration')
+    .option('--out <dir>', 'folder to write to; without it that of the CA')
+    .option('--days <number>', 'how long it is valid; without it 825 days')
+    .action((name: string, options: Readonly<Record<string, string | undefined>>) => {
+      const { config: file = null, pki = null, out = null, days = null } = options
+      process.exitCode = issue({ name, file, pki, out, days, env: process.env, print })
+    })
+  certs
+    .command('list')
+    .description('every certificate of the registries with its status, things and policies')
+    .option(...config)
+    .action(async (options: { config?: string }) => {
+      process.exitCode = await list({ file: options.config ?? null, env: process.env, print })
+    })
+  for (const [name, status, what] of STATUSES) {
+    const command = certs
+      .command(name)
+      .description(`${what}; by the running process, in the state of the registry`)
+      .argument('<certificate>', 'at least 8 digits of its fingerprint (SHA-256), or its PEM file')
+      .option(...config)
+      .option('--registry <name>', 'needed where there are several')
+    if (status === 'ACTIVE') {
+      command.option('--policy <name...>', 'policies to attach').option('--thing <name...>', 'things to attach')
+    }
+    command.action(
+      async (
+        certificate: string,
+        options: { config?: string; registry?: string; policy?: string[]; thing?: string[] },
+      ) => {
+        const { config: file = null, registry = null, policy = [], thing = [] } = options
+        const target = { certificate, registry, status, policies: policy, things: thing }
+        process.exitCode = await decide({ ...target, file, env: process.env, print })
+      },
+    )
+  }
 }

@@ -7,13 +7,20 @@ import { formatIssue, loadSettings } from '../config/load.ts'
 import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
 import { type Primary, runPrimary, workerLink } from '../control/cluster.ts'
+import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
 import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
 import type { Capacity } from '../listener/listener.ts'
+import { answerWorker, changedNotice, registrarLink } from '../registry/link.ts'
+import { type OwnerOptions, RegistryOwner } from '../registry/owner.ts'
+import type { Registrar } from '../registry/self-registration.ts'
 import { type Running, start } from '../start.ts'
+import { linkedStore, storeServer } from '../store/link.ts'
+import { memoryStore } from '../store/memory.ts'
+import type { Store } from '../store/store.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { versionOf } from './version.ts'
@@ -52,6 +59,7 @@ export async function run(options: RunOptions): Promise<number> {
     runtime: RUNTIME,
     ports: [...new Set(settings.listeners.map((listener) => listener.as))],
     backends: Object.keys(settings.backends),
+    registries: Object.keys(settings.registries),
   })
   if (cluster.isWorker) return worker(settings, log, metrics, options.env[EMBEDDED_SOCKET] ?? '')
 
@@ -69,7 +77,7 @@ export async function run(options: RunOptions): Promise<number> {
     const house =
       workers === 1
         ? await alone(settings, log, metrics, embeddedPath)
-        : await many(log, metrics, embeddedPath, workers)
+        : await many(settings, log, metrics, embeddedPath, workers)
     if (house === null) return 1
     return await supervise(settings, log, house, () => {
       if (first !== null) options.print(`\nbrokergate is ready. Paste into two terminals:\n\n${pasteLines(first)}`)
@@ -81,11 +89,26 @@ export async function run(options: RunOptions): Promise<number> {
   }
 }
 
+/** Null after a line in the log: what was learnt cannot be written on, or what is there cannot be trusted. */
+function openOwner(
+  settings: Settings,
+  log: Log,
+  rest: Pick<OwnerOptions, 'changed' | 'contents'>,
+): RegistryOwner | null {
+  try {
+    return new RegistryOwner({ registries: settings.registries, log, ...rest })
+  } catch (error) {
+    log.error({}, `not started: ${error instanceof Error ? error.message : String(error)}`)
+    return null
+  }
+}
+
 /** What the servers and signals need to know of the processes behind, be it one or many. */
 interface House {
   scrape(): Promise<string>
   ready(): boolean
   status(): unknown
+  readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   /** Resolves with the exit code. */
   drain(graceMs: number): Promise<number>
   kill(): void
@@ -98,15 +121,27 @@ async function alone(
   { metrics, registry }: MetricsParts,
   embeddedPath: string,
 ): Promise<House | null> {
-  const running = await startHere(settings, log, metrics, embeddedPath)
-  if (running === null) return null
+  let running: Running | null = null
+  const owner = openOwner(settings, log, {
+    changed: (name) => running?.registries.get(name)?.readOverlay(),
+    contents: (name) => running?.registries.get(name)?.contents ?? null,
+  })
+  if (owner === null) return null
+  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore())
+  if (started === null) {
+    owner.close()
+    return null
+  }
+  running = started
   return {
     scrape: () => registry.metrics(),
     ready: () => true,
-    status: () => ({ workers: [], ...running.live }),
+    status: () => ({ workers: [], ...started.live }),
+    certificates: owner,
     async drain(graceMs) {
-      await running.stopAccepting()
-      await running.endSessions(graceMs)
+      await started.stopAccepting()
+      await started.endSessions(graceMs)
+      owner.close()
       return 0
     },
     kill() {},
@@ -115,31 +150,46 @@ async function alone(
 
 /** A primary that supervises, and workers that share the listening sockets. */
 async function many(
+  settings: Settings,
   log: Log,
   { registry, supervision }: MetricsParts,
   embeddedPath: string,
   workers: number,
 ): Promise<House | null> {
+  const store = storeServer((workerId, message) => primary.tell(workerId, message))
+  const owner = openOwner(settings, log, { changed: (name) => primary.broadcast(changedNotice(name)) })
+  if (owner === null) return null
   const primary: Primary = runPrimary({
     workers,
     env: { [EMBEDDED_SOCKET]: embeddedPath },
     log,
     registry,
-    onWorkerExit: (reason) => supervision.workerExited(reason),
+    onWorkerExit(reason, workerId) {
+      supervision.workerExited(reason)
+      store.ended(workerId)
+    },
     onReadyCount: (count) => supervision.workers(count),
+    onMessage: (data, workerId) =>
+      void (store.heard(data, workerId) || answerWorker(owner, data, (reply) => primary.broadcast(reply))),
   })
   try {
     await primary.started
   } catch {
     log.error({}, 'not started; the lines above say why')
     primary.kill()
+    owner.close()
     return null
   }
   return {
     scrape: () => primary.scrape(),
     ready: () => primary.readyCount > 0,
     status: () => ({ workers: primary.status() }),
-    drain: (graceMs) => primary.drain(graceMs),
+    certificates: owner,
+    async drain(graceMs) {
+      const code = await primary.drain(graceMs)
+      owner.close()
+      return code
+    },
     kill: () => primary.kill(),
   }
 }
@@ -159,8 +209,15 @@ async function worker(
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
     },
+    onMessage: (data) => void (store.heard(data) || registrar.heard(data)),
   })
-  running = await startHere(settings, log, metrics, embeddedPath)
+  const store = linkedStore((message) => link.send(message))
+  const registrar = registrarLink({
+    worker: link.id,
+    send: (data) => link.send(data),
+    changed: (name) => running?.registries.get(name)?.readOverlay(),
+  })
+  running = await startHere(settings, log, metrics, embeddedPath, registrar, store)
   if (running === null) return link.exit(1)
   link.ready()
   return new Promise<number>(() => {})
@@ -171,15 +228,24 @@ async function startHere(
   log: Log,
   metrics: MetricsParts['metrics'],
   embeddedPath: string,
+  registrar: Registrar,
+  store: Store,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
+    log,
+    registrar,
+    registered: ({ certificateId, caCertificateId }) => {
+      log.info({ event: 'registered', principal: certificateId, ca: caCertificateId }, 'a device waits to be activated')
+    },
     // All workers read the same settings; the first one speaks for them.
     warn: (text) => {
       if (cluster.isPrimary || cluster.worker?.id === 1) log.warn({}, text)
     },
     embeddedPath,
     capacity: capacity(settings.limits.maxConnections),
+    store,
+    denied: denialLog(log),
     ended(connection, trace, reason, error) {
       const line = sessionLine(
         trace,
@@ -247,6 +313,7 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
         path: settings.admin.socket,
         status: () => ({ version: versionOf(), runtime: RUNTIME, draining, ...(house.status() as object) }),
         drain: requestStop,
+        certificates: house.certificates,
         log,
       }),
     )

@@ -104,7 +104,14 @@ function hasTimeLeft(cert: X509Certificate): boolean {
 const REGISTRY = `# The devices that may connect. Every *.yaml in this folder is read.
 certificates:
   # ACTIVE may connect. INACTIVE and REVOKED may not. The file is relative to this one.
-  - { file: ../pki/device.pem, status: ACTIVE }
+  - { file: ../pki/device.pem, status: ACTIVE, policies: [ devices ] }
+
+# What they may do: AWS IoT policy documents. No policy, no permission. This one allows everything.
+policies:
+  devices:
+    Version: "2012-10-17"
+    Statement:
+      - { Effect: Allow, Action: "iot:*", Resource: "*" }
 `
 
 function configuration(): string {
@@ -140,7 +147,7 @@ backends:
   main: { kind: embedded }
 
 registries:
-  main: { path: registry/ }
+  main: { path: registry/, state: var/registry/ }
 
 # metrics: { bind: "127.0.0.1:9883" }      # /metrics /healthz /readyz
 # log: { level: info, format: auto }

@@ -1,5 +1,6 @@
 import { SERVICE_PORTS, type ServicePort } from './schema.ts'
 import type { Path } from './tree.ts'
+import { DURATION_UNITS, scaled } from './units.ts'
 
 /** Settings that are right one by one and wrong together. */
 export interface Contradiction {
@@ -26,7 +27,13 @@ const has = (value: unknown, name: string): boolean => Object.hasOwn(fields(valu
 /** Everything in the input that contradicts itself, whether or not the schema accepts the rest. */
 export function contradictions(input: unknown): readonly Contradiction[] {
   const settings = fields(input)
-  return [...listenerRules(settings), ...domainRules(settings), ...backendRules(settings)]
+  return [
+    ...listenerRules(settings),
+    ...domainRules(settings),
+    ...backendRules(settings),
+    ...registryRules(settings),
+    ...limitRules(fields(settings.limits), ['limits']),
+  ]
 }
 
 function* listenerRules(settings: Fields): Generator<Contradiction> {
@@ -81,6 +88,7 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
       }
     }
 
+    yield* limitRules(fields(domain.limits), [...path, 'limits'])
     const type = domain.authenticationType ?? 'DEFAULT'
     const protocol = domain.applicationProtocol ?? 'DEFAULT'
     const needed = typeof type === 'string' ? PROTOCOL_OF[type] : undefined
@@ -95,15 +103,35 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
   }
 }
 
-/** No client certificate is asked for, so nothing that judges one can have an effect. */
+/** No client certificate is asked for, so nothing that judges one can have an effect; policies hold for whoever comes. */
 function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Contradiction> {
-  for (const key of ['clientTrust', 'registry']) {
-    if (domain[key] === undefined) continue
+  const { policies, ...judging } = fields(domain.clientTrust)
+  const effect = 'has no effect with authenticationType BACKEND, which asks for no certificate'
+  if (domain.clientTrust !== undefined && (policies === undefined || Object.keys(judging).length > 0)) {
     yield {
-      path: [...path, key],
-      message: 'has no effect with authenticationType BACKEND, which asks for no certificate',
+      path: [...path, 'clientTrust'],
+      message: policies === undefined ? effect : `only policies: all else ${effect}`,
     }
   }
+  if (list(policies).length === 0) {
+    if (domain.registry !== undefined) yield { path: [...path, 'registry'], message: effect }
+  } else if (domain.registry === undefined) {
+    yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
+  }
+  const { bind } = fields(domain.clientId)
+  if (bind === 'thing' || bind === 'principal') {
+    yield {
+      path: [...path, 'clientId', 'bind'],
+      message: 'expected policy: with authenticationType BACKEND only the broker knows who a device is',
+    }
+  }
+}
+
+/** A least above its most would replace every value by the other. */
+function* limitRules(limits: Fields, path: Path): Generator<Contradiction> {
+  const seconds = (written: unknown) => (typeof written === 'string' ? scaled(written, DURATION_UNITS) : Number.NaN)
+  if (!(seconds(limits.keepAliveLeast) > seconds(limits.keepAliveMost))) return
+  yield { path: [...path, 'keepAliveLeast'], message: 'is above keepAliveMost' }
 }
 
 function* trustRules(domain: Fields, path: Path): Generator<Contradiction> {
@@ -114,6 +142,17 @@ function* trustRules(domain: Fields, path: Path): Generator<Contradiction> {
   const withoutCa = list(trust.ca).length === 0
   if (mode.includes('registry') && domain.registry === undefined) {
     yield { path: [...path, 'registry'], message: `is missing, expected a registry: clientTrust.mode is ${mode}` }
+  }
+  if (list(trust.policies).length > 0) {
+    const policiesPath = [...path, 'clientTrust', 'policies']
+    if (mode === 'registry' || mode === 'registry-and-ca') {
+      yield {
+        path: policiesPath,
+        message: `has no effect with clientTrust.mode ${mode}: the registry knows all who may`,
+      }
+    } else if (domain.registry === undefined) {
+      yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
+    }
   }
   if (mode !== 'registry' && withoutCa) {
     yield { path: caPath, message: `is missing, expected at least one PEM file: clientTrust.mode is ${mode}` }
@@ -140,5 +179,18 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
         yield { path: ['backends', name, other], message: `is missing, expected a PEM file: ${one} is set` }
       }
     }
+  }
+}
+
+function* registryRules(settings: Fields): Generator<Contradiction> {
+  const owners = new Map<string, string>()
+  for (const [name, value] of Object.entries(fields(settings.registries))) {
+    const { path, state } = fields(value)
+    if (typeof state !== 'string') continue
+    const owner = owners.get(state)
+    const at = ['registries', name, 'state']
+    if (owner !== undefined) yield { path: at, message: `is the folder of ${owner} too` }
+    else if (state === path) yield { path: at, message: 'expected another folder than path, which is never written' }
+    owners.set(state, `registries.${name}`)
   }
 }

@@ -1,7 +1,9 @@
 import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { dirname, resolve } from 'node:path'
-import { jsonReply, listening, type RunningServer, routesServer } from './http.ts'
+import { z } from 'zod'
+import type { RegistryOwner } from '../registry/owner.ts'
+import { jsonReply, listening, type Reply, type RunningServer, routesServer } from './http.ts'
 import type { Log } from './log.ts'
 
 export interface AdminServerOptions {
@@ -10,14 +12,26 @@ export interface AdminServerOptions {
   readonly status: () => unknown
   /** Begins a drain and returns; the answer does not wait for its end. */
   readonly drain: () => void
+  readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly log: Log
 }
+
+/** What somebody wants of a certificate, as it comes over the socket. */
+const DECISION = z.strictObject({
+  registry: z.string().nullable(),
+  certificate: z.string(),
+  der: z.base64().optional(),
+  status: z.enum(['ACTIVE', 'INACTIVE', 'REVOKED']),
+  policies: z.array(z.string()).max(64).optional(),
+  things: z.array(z.string()).max(64).optional(),
+})
 
 /** `sun_path` holds 108 bytes with the final zero on Linux and 104 on BSD and macOS: unix(7). */
 const MAX_SOCKET_PATH_BYTES = 103
 
 /**
- * What shows identities or changes something: `GET /status`, `POST /drain`. Who may open the socket (mode 0600, in a
+ * What shows identities or changes something: `GET /status`, `POST /drain`,
+ * `GET` and `POST /certificates`. Who may open the socket (mode 0600, in a
  * folder made with 0700) may do it all; a folder that exists keeps its mode. A socket on which nobody listens is
  * left over from a crash and is removed; anything else in its place is an error.
  *
@@ -40,6 +54,10 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Run
           return jsonReply(202, { draining: true })
         },
       },
+      '/certificates': {
+        GET: () => jsonReply(200, options.certificates.list(null)),
+        POST: (body) => decide(options, body),
+      },
     },
     options.log,
   )
@@ -61,6 +79,16 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Run
       rmSync(path, { force: true })
     },
   }
+}
+
+function decide({ certificates, log }: AdminServerOptions, body: unknown): Reply {
+  const wanted = DECISION.safeParse(body)
+  if (!wanted.success) return jsonReply(400, { error: 'expected registry, certificate and status' })
+  const decided = certificates.decide(wanted.data)
+  if (decided.kind === 'refused') return jsonReply(409, { error: decided.reason })
+  const { registry, fingerprint, status } = decided
+  log.info({ registry, principal: fingerprint, status }, 'status of a certificate changed')
+  return jsonReply(200, { registry, fingerprint, status })
 }
 
 async function removeStale(path: string): Promise<void> {

@@ -9,7 +9,8 @@ export interface Reply {
   readonly body: string
 }
 
-export type Route = () => Reply | Promise<Reply>
+/** @param body what the JSON of a POST says; undefined when none came */
+export type Route = (body: unknown) => Reply | Promise<Reply>
 
 /** Path → method → answer. HEAD is answered as GET without its body. */
 export type Routes = Readonly<Record<string, Readonly<Partial<Record<'GET' | 'POST', Route>>>>>
@@ -46,9 +47,8 @@ export function routesServer(routes: Routes, log: Log): Server {
 
 async function answer(routes: Routes, request: IncomingMessage, response: ServerResponse, log: Log): Promise<void> {
   response.on('error', () => {})
-  // Nothing here reads a body, so whatever comes is thrown away and the connection is not used again.
+  // Where a body came, the connection is not used again: of one that was not read whole, the rest would be a request.
   const bodyless = request.headers['content-length'] === undefined && request.headers['transfer-encoding'] === undefined
-  request.resume()
   const path = (request.url ?? '/').split('?', 1)[0]!
   const route = Object.hasOwn(routes, path) ? routes[path]! : null
   const method = request.method === 'HEAD' ? 'GET' : request.method
@@ -58,20 +58,24 @@ async function answer(routes: Routes, request: IncomingMessage, response: Server
     reply = jsonReply(404, { error: 'no such path' })
   } else {
     const handler = method === 'GET' || method === 'POST' ? route[method] : undefined
+    const body = handler === undefined || method === 'GET' ? undefined : await bodyOf(request)
     if (handler === undefined) {
       allow = Object.keys(route)
         .flatMap((name) => (name === 'GET' ? ['GET', 'HEAD'] : [name]))
         .join(', ')
       reply = jsonReply(405, { error: `only ${allow}` })
+    } else if (body === UNREADABLE) {
+      reply = jsonReply(400, { error: 'expected at most 64 KiB of JSON' })
     } else {
       try {
-        reply = await handler()
+        reply = await handler(body)
       } catch (error) {
         log.error({ error, path }, 'an administrative request failed')
         reply = jsonReply(500, { error: 'internal' })
       }
     }
   }
+  request.resume()
   if (response.destroyed) return
   const body = Buffer.from(reply.body)
   response.writeHead(reply.status, {
@@ -83,6 +87,26 @@ async function answer(routes: Routes, request: IncomingMessage, response: Server
     ...(!bodyless && { connection: 'close' }),
   })
   response.end(request.method === 'HEAD' ? undefined : body)
+}
+
+const MAX_BODY_BYTES = 64 * 1024
+const UNREADABLE = Symbol('unreadable')
+
+/** Undefined for none; bounded in size here and in time by the server. */
+async function bodyOf(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  let length = 0
+  try {
+    for await (const chunk of request) {
+      length += chunk.length
+      // Read to its end all the same: to stop would close the connection before the answer.
+      if (length <= MAX_BODY_BYTES) chunks.push(chunk)
+    }
+    if (length > MAX_BODY_BYTES) return UNREADABLE
+    return length === 0 ? undefined : JSON.parse(Buffer.concat(chunks).toString('utf8'))
+  } catch {
+    return UNREADABLE
+  }
 }
 
 /** Binds; rejects when it cannot. The result's `close` does not wait for clients that stay. */

@@ -2,6 +2,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
+import type { ProvisionResult } from '../registry/self-registration.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
 /** Whose decisions are counted; routes of HTTPS have actions of their own and are not among them. */
@@ -57,12 +58,21 @@ export interface Metrics {
   /** `version`: `TLSv1.2`, `TLSv1.3` or `none`. */
   handshake(result: string, version: string, seconds: number): void
   identity(method: AuthMethod, result: string): void
+  /** `result`: `allowed`, `denied`, `ok`, `canceled`, or what kept the answer away; `seconds` waiting included. */
+  authorizerCall(authorizer: string, result: string, seconds: number): void
+  authorizerCircuit(authorizer: string, open: boolean): void
   /** `seconds` from accept to CONNACK sent. */
   connect(result: string, mqttVersion: '3.1.1' | '5' | 'unknown', seconds: number): void
   dial(backend: string, result: string, seconds: number): void
   sessions(delta: 1 | -1): void
+  registryReload(registry: string, result: ReloadResult): void
+  revocationReload(result: ReloadResult): void
+  provision(result: ProvisionResult): void
   closed(reason: CloseReason): void
 }
+
+/** A change of files that took effect, or one that was refused and changed nothing. */
+export type ReloadResult = 'ok' | 'refused'
 
 export type MetricType = 'counter' | 'gauge' | 'histogram'
 
@@ -91,6 +101,9 @@ export const METRICS = {
   handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
+  authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
+  authorizer_call_seconds:       { type: 'histogram', labels: ['authorizer'],        buckets: CONNECTION_BUCKETS, help: 'Duration of the questions that were answered, waiting for their turn included.' },
+  authorizer_circuit_open:       { type: 'gauge',     labels: ['authorizer'],        help: 'Processes in which an authorizer failed so often that it is not asked for a while.' },
   connects_total:                { type: 'counter',   labels: ['result', 'version'], help: 'MQTT CONNECT attempts by MQTT version.' },
   connect_seconds:               { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'From accept to the CONNACK of the connections that succeeded.' },
   sessions:                      { type: 'gauge',     labels: [],                    help: 'Sessions relayed now.' },
@@ -102,6 +115,9 @@ export const METRICS = {
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
+  registry_reloads_total:        { type: 'counter',   labels: ['registry', 'result'], help: 'Changes of a registry’s files, by process: in effect (ok), or refused and the former ones kept.' },
+  revocation_reloads_total:      { type: 'counter',   labels: ['result'],            help: 'Changes of revocation lists, by process: in effect (ok), or refused and the former ones kept.' },
+  provisions_total:              { type: 'counter',   labels: ['result'],            help: 'Devices that registered themselves: waiting for activation (pending), made from a template (success), or why not.' },
   event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
   workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
   worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
@@ -234,9 +250,21 @@ const PACKET_TYPES = [
   'auth',
 ] as const
 
+/** As `provisions_total` tells them; `satisfies` and the type of the method keep it to what registrations say. */
+const PROVISIONS = [
+  'pending',
+  'success',
+  'client_error',
+  'server_error',
+  'throttled',
+] as const satisfies ProvisionResult[]
+
 /** How a worker ended, as `worker_exits_total` and the log tell it. */
 export const WORKER_EXIT_REASONS = ['drained', 'exit', 'signal', 'killed'] as const
 export type WorkerExitReason = (typeof WORKER_EXIT_REASONS)[number]
+
+/** Results of `authorizer_calls_total` with an answer. */
+const ANSWERED: ReadonlySet<string> = new Set(['ok', 'allowed', 'denied'])
 
 const CODES = Object.keys(FAILURES) as FailureCode[]
 
@@ -271,6 +299,7 @@ export interface MetricsOptions {
   /** Ports and backends of the configuration, whose series then start at 0. */
   readonly ports?: readonly number[]
   readonly backends?: readonly string[]
+  readonly registries?: readonly string[]
 }
 
 export interface MetricsParts {
@@ -340,6 +369,10 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
   for (const result of ['ok', 'identity_fault']) identities.inc({ method: 'backend', result }, 0)
 
+  const authorizerCalls = counter('authorizer_calls_total')
+  const authorizerSeconds = histogram('authorizer_call_seconds')
+  const authorizerCircuits = gauge('authorizer_circuit_open')
+
   const connects = counter('connects_total')
   for (const version of ['3.1.1', '5']) {
     for (const result of ['ok', ...reasonsOn('connect')]) connects.inc({ result, version }, 0)
@@ -388,6 +421,15 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     dialSeconds.zero({ backend })
   }
 
+  const registryReloads = counter('registry_reloads_total')
+  for (const registry of options.registries ?? []) {
+    for (const result of ['ok', 'refused']) registryReloads.inc({ registry, result }, 0)
+  }
+  const revocationReloads = counter('revocation_reloads_total')
+  for (const result of ['ok', 'refused']) revocationReloads.inc({ result }, 0)
+  const provisions = counter('provisions_total')
+  for (const result of PROVISIONS) provisions.inc({ result }, 0)
+
   const closed = counter('connections_closed_total')
   for (const reason of ['downstream', 'upstream', 'probe', ...CODES.map(reasonOf)]) closed.inc({ reason }, 0)
 
@@ -421,6 +463,11 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') handshakeSeconds.observe(seconds)
       },
       identity: (method, result) => identities.inc({ method, result }),
+      authorizerCall(authorizer, result, seconds) {
+        authorizerCalls.inc({ authorizer, result })
+        if (ANSWERED.has(result)) authorizerSeconds.observe({ authorizer }, seconds)
+      },
+      authorizerCircuit: (authorizer, open) => authorizerCircuits.set({ authorizer }, open ? 1 : 0),
       connect(result, version, seconds) {
         connects.inc({ result, version })
         if (result === 'ok') connectSeconds.observe(seconds)
@@ -430,6 +477,9 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') dialSeconds.observe({ backend }, seconds)
       },
       sessions: (delta) => sessions.inc(delta),
+      registryReload: (registry, result) => registryReloads.inc({ registry, result }),
+      revocationReload: (result) => revocationReloads.inc({ result }),
+      provision: (result) => provisions.inc({ result }),
       closed: (reason) => closed.inc({ reason: closeReasonLabel(reason) }),
     },
     supervision: {
@@ -465,8 +515,13 @@ export const NO_METRICS: Metrics = {
   hello() {},
   handshake() {},
   identity() {},
+  authorizerCall() {},
+  authorizerCircuit() {},
   connect() {},
   dial() {},
   sessions() {},
+  registryReload() {},
+  revocationReload() {},
+  provision() {},
   closed() {},
 }

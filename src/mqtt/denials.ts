@@ -3,6 +3,8 @@
  * a publish can only be taken in silence, or the connection ended.
  */
 export interface Denials {
+  /** 3.1.1: CONNACK 5, or the connection closes without one. MQTT 5 is always told 0x87. */
+  readonly connect3: 'connack' | 'close'
   /** 3.1.1: `drop` acknowledges and throws away. */
   readonly publish3: 'close' | 'drop'
   /** MQTT 5, QoS 0, which no packet answers: `close` is DISCONNECT 0x87. */
@@ -16,6 +18,7 @@ export interface Denials {
 
 /** Everything is told: by a reason code where MQTT has one, by the end of the connection where it has none. */
 export const OPEN_DENIALS: Denials = {
+  connect3: 'connack',
   publish3: 'close',
   publish5QoS0: 'close',
   publish5: 'ack',
@@ -23,8 +26,8 @@ export const OPEN_DENIALS: Denials = {
   subscribe5: 'suback',
 }
 
-/** As AWS IoT Core was seen to do it: a denied 3.1.1 subscription ends the connection. */
-export const AWS_IOT_DENIALS: Denials = { ...OPEN_DENIALS, subscribe3: 'close' }
+/** As AWS IoT Core was seen to do it: a denied 3.1.1 connect or subscription ends the connection. */
+export const AWS_IOT_DENIALS: Denials = { ...OPEN_DENIALS, connect3: 'close', subscribe3: 'close' }
 
 /** The connection is kept whatever is denied: for devices that cannot bear to lose it. */
 export const LENIENT_DENIALS: Denials = { ...OPEN_DENIALS, publish3: 'drop', publish5QoS0: 'drop' }

@@ -6,6 +6,7 @@ import {
   CLOSED_PERMIT,
   type Grants,
   NO_GRANTS,
+  OPEN_GRANTS,
   type Permit,
   type Variables,
 } from './permit.ts'
@@ -46,10 +47,30 @@ export function grantsOf(documents: readonly PolicyDocument[], options: GrantsOp
   if (documents.length === 0) return NO_GRANTS
   try {
     const statements = documents.flatMap((document) => document.statements.map(compileStatement))
-    return new CompiledGrants(statements, options.seconds ?? (() => Math.floor(Date.now() / 1000)))
+    const grants = new CompiledGrants(statements, options.seconds ?? (() => Math.floor(Date.now() / 1000)))
+    SOURCES.set(grants, documents)
+    return grants
   } catch {
     return NO_GRANTS
   }
+}
+
+/** What grants were made of, so that they can be joined. */
+const SOURCES = new WeakMap<Grants, readonly PolicyDocument[]>([
+  [NO_GRANTS, []],
+  [
+    OPEN_GRANTS,
+    [{ statements: [{ sid: null, effect: 'Allow', actions: ['*'], resources: ['*'], conditions: new Map() }] }],
+  ],
+])
+
+/**
+ * All documents of both as if they had been given together: a Deny of one counts against an Allow of the other, which
+ * cannot be seen from their permits. Nothing is granted where one was not made here.
+ */
+export function joinGrants(one: Grants, other: Grants, options: GrantsOptions = {}): Grants {
+  const [mine, theirs] = [SOURCES.get(one), SOURCES.get(other)]
+  return mine === undefined || theirs === undefined ? NO_GRANTS : grantsOf([...mine, ...theirs], options)
 }
 
 /** A rule and the actions that it is for. */

@@ -1,5 +1,6 @@
-import { constants, createHash, type VerifyKeyObjectInput, verify, type X509Certificate } from 'node:crypto'
-import { certificateParts, DerReader, MAX_DER_BYTES, readTime, TAG } from './der.ts'
+import { createHash, type X509Certificate } from 'node:crypto'
+import { certificateParts, DerReader, hexOf, MAX_DER_BYTES, readTime, TAG } from './der.ts'
+import { isSignature, readAlgorithm, type SignatureAlgorithm } from './signature.ts'
 
 // Certificate revocation lists, RFC 5280 §5. They are not given to the TLS library: there an expired or missing list
 // fails every device, and a million entries would sit in every secure context.
@@ -16,31 +17,6 @@ export type CrlFile =
   | { readonly kind: 'invalid'; readonly reason: string }
 
 export type RevocationStatus = 'good' | 'revoked' | 'missing' | 'expired'
-
-type Hash = 'sha256' | 'sha384' | 'sha512'
-interface Algorithm {
-  readonly kind: 'rsa' | 'rsa-pss' | 'ecdsa'
-  readonly hash: Hash
-  /** RSASSA-PSS only, in bytes. */
-  readonly saltLength: number
-}
-
-/** By the OID's contents in hex. SHA-1 and older are missing on purpose: their lists can be forged. */
-const ALGORITHMS: ReadonlyMap<string, Algorithm> = new Map([
-  ['2a864886f70d01010b', { kind: 'rsa', hash: 'sha256', saltLength: 0 }],
-  ['2a864886f70d01010c', { kind: 'rsa', hash: 'sha384', saltLength: 0 }],
-  ['2a864886f70d01010d', { kind: 'rsa', hash: 'sha512', saltLength: 0 }],
-  ['2a8648ce3d040302', { kind: 'ecdsa', hash: 'sha256', saltLength: 0 }],
-  ['2a8648ce3d040303', { kind: 'ecdsa', hash: 'sha384', saltLength: 0 }],
-  ['2a8648ce3d040304', { kind: 'ecdsa', hash: 'sha512', saltLength: 0 }],
-])
-const RSASSA_PSS = '2a864886f70d01010a'
-const MGF1 = '2a864886f70d010108'
-const HASHES: ReadonlyMap<string, Hash> = new Map([
-  ['608648016503040201', 'sha256'],
-  ['608648016503040202', 'sha384'],
-  ['608648016503040203', 'sha512'],
-])
 
 /** Extensions of a list that change nothing in what its entries mean; others are refused when critical. */
 const KNOWN_EXTENSIONS: ReadonlySet<string> = new Set([
@@ -72,7 +48,7 @@ export class RevocationList {
   /** Null: the list does not say when the next one comes, so it does not expire. */
   readonly nextUpdate: number | null
   readonly #serials: Uint8Array
-  readonly #algorithm: Algorithm
+  readonly #algorithm: SignatureAlgorithm
   /** The signed octets and their signature, until a key has verified them: they are twice the size of the serials. */
   #unverified: { readonly tbs: Uint8Array; readonly signature: Uint8Array } | null
   #verifiedBy: string | null = null
@@ -84,7 +60,7 @@ export class RevocationList {
     thisUpdate: number
     nextUpdate: number | null
     serials: Uint8Array
-    algorithm: Algorithm
+    algorithm: SignatureAlgorithm
     tbs: Uint8Array
     signature: Uint8Array
   }) {
@@ -340,60 +316,6 @@ function eachExtension(list: DerReader, visit: (oid: string, critical: boolean, 
   }
 }
 
-function readAlgorithm(reader: DerReader): Algorithm {
-  const oid = hexOf(reader.expect(TAG.oid, 'algorithm').contents())
-  if (oid === RSASSA_PSS) return readPss(reader)
-  const known = ALGORITHMS.get(oid)
-  if (known === undefined)
-    throw new RangeError(`a signature algorithm that is not accepted (${oid}); use SHA-256 or stronger`)
-  return known
-}
-
-/** RSASSA-PSS-params, RFC 4055 §3.1. The defaults mean SHA-1, so what is left out is refused. */
-function readPss(algorithm: DerReader): Algorithm {
-  const params = algorithm.expect(TAG.sequence, 'RSASSA-PSS parameters').enter()
-  const hashOid = hexOf(
-    params
-      .expect(TAG.explicit(0), 'PSS hash')
-      .enter()
-      .expect(TAG.sequence, 'hash')
-      .enter()
-      .expect(TAG.oid, 'hash')
-      .contents(),
-  )
-  const mgf = params.expect(TAG.explicit(1), 'PSS mask').enter().expect(TAG.sequence, 'mask').enter()
-  const mgfOid = hexOf(mgf.expect(TAG.oid, 'mask').contents())
-  const mgfHash = hexOf(mgf.expect(TAG.sequence, 'mask hash').enter().expect(TAG.oid, 'mask hash').contents())
-  const salt = params.expect(TAG.explicit(2), 'PSS salt').enter().expect(TAG.integer, 'salt').contents()
-  params.expectEnd('the salt length')
-  const hash = HASHES.get(hashOid)
-  if (hash === undefined || mgfOid !== MGF1 || mgfHash !== hashOid || salt.length !== 1 || salt[0]! > 127) {
-    throw new RangeError('RSASSA-PSS parameters that are not accepted')
-  }
-  return { kind: 'rsa-pss', hash, saltLength: salt[0]! }
-}
-
-function isSignature(
-  algorithm: Algorithm,
-  issuer: X509Certificate,
-  signed: { readonly tbs: Uint8Array; readonly signature: Uint8Array },
-): boolean {
-  try {
-    const key = issuer.publicKey
-    const type = key.asymmetricKeyType
-    const fits = { rsa: type === 'rsa', 'rsa-pss': type === 'rsa' || type === 'rsa-pss', ecdsa: type === 'ec' }
-    if (!fits[algorithm.kind]) return false
-    const input: VerifyKeyObjectInput =
-      algorithm.kind === 'rsa-pss'
-        ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: algorithm.saltLength }
-        : { key }
-    return verify(algorithm.hash, signed.tbs, input, signed.signature)
-  } catch {
-    // A key or signature that the library cannot even read has not signed anything.
-    return false
-  }
-}
-
 /** Copies a serial number right-aligned into 20 octets; false if it is longer. The sign octet of an INTEGER is dropped. */
 function writeSerial(from: Uint8Array, start: number, end: number, to: Uint8Array, at: number): boolean {
   while (start < end && from[start] === 0) start++
@@ -440,9 +362,4 @@ function sorted(serials: Uint8Array): Uint8Array {
     for (let octet = 0; octet < SERIAL_BYTES; octet++) result[n * SERIAL_BYTES + octet] = serials[from + octet]!
   }
   return result
-}
-
-function hexOf(bytes: Uint8Array): string {
-  // An identifier is a few octets; a longer one is cut, and known to no table.
-  return Buffer.from(bytes.subarray(0, 32)).toString('hex')
 }

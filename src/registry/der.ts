@@ -210,3 +210,9 @@ function timeOf(year: number, rest: string): number {
   if (!same) throw new RangeError('a time that does not exist')
   return time
 }
+
+/** For comparison with a table. */
+export function hexOf(bytes: Uint8Array): string {
+  // An identifier is a few octets; a longer one is cut, and known to no table.
+  return Buffer.from(bytes.subarray(0, 32)).toString('hex')
+}

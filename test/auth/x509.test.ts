@@ -2,7 +2,7 @@ import { createHash, type X509Certificate } from 'node:crypto'
 import test from 'ava'
 import { type X509Options, x509 } from '../../src/auth/x509.ts'
 import { parseCrl, RevocationLists } from '../../src/registry/crl.ts'
-import { type CertificateStatus, createRegistry } from '../../src/registry/registry.ts'
+import { type CertificateStatus, createRegistry, type Registry } from '../../src/registry/registry.ts'
 import type { TrustMode } from '../../src/tls/domains.ts'
 import {
   type CrlOptions,
@@ -51,23 +51,34 @@ function crls(...lists: readonly (readonly [Issuer, CrlOptions])[]): RevocationL
 
 const DEFAULTS: X509Options = {
   mode: 'ca',
-  registry: null,
+  registry: () => null,
+  policies: [],
   hasCa: true,
   caCertificates: [root.cert],
-  revocation: null,
+  revocation: () => null,
   onExpired: 'deny',
   onMissing: 'deny',
   now: () => NOW,
 }
 
+interface Judged extends Partial<Omit<X509Options, 'registry' | 'revocation'>> {
+  readonly registry?: Registry
+  readonly revocation?: RevocationLists
+}
+
 /** `authenticated`, or the code of the denial. */
 async function judge(
   leaf: X509Certificate,
-  options: Partial<X509Options> = {},
+  { registry, revocation, ...options }: Judged = {},
   peer: { chain?: readonly X509Certificate[]; verifyError?: string | null } = {},
 ): Promise<string> {
   const presented = { leaf, chain: peer.chain ?? [leaf], verifyError: peer.verifyError ?? null }
-  const authenticator = x509({ ...DEFAULTS, ...options })
+  const authenticator = x509({
+    ...DEFAULTS,
+    ...options,
+    registry: () => registry ?? null,
+    revocation: () => revocation ?? null,
+  })
   const outcome = await authenticator.authenticate(
     { kind: 'x509', peer: presented },
     connectionOf(),
@@ -82,13 +93,12 @@ behavesLikeAnAuthenticator(test, 'x509', () => ({
   refused: { kind: 'x509', peer: { leaf: device.cert, chain: [device.cert], verifyError: 'CERT_UNTRUSTED' } },
   faulty: x509({
     ...DEFAULTS,
-    registry: {
+    registry: () => ({
       ...createRegistry([]),
-      size: 1,
       find() {
         throw new TypeError('broken')
       },
-    },
+    }),
   }),
 }))
 
@@ -151,10 +161,10 @@ for (const mode of ['registry', 'ca', 'registry-or-ca', 'registry-and-ca'] as co
 }
 
 const weak = test.macro({
-  async exec(t, options: Partial<DeviceOptions>, limits: Partial<X509Options>, expected: string) {
+  async exec(t, options: Partial<DeviceOptions>, limits: Judged, expected: string) {
     t.is(await judge(issueDevice(root, { commonName: 'weak', ...options }).cert, limits), expected)
   },
-  title: (_, options: Partial<DeviceOptions>, limits: Partial<X509Options>, expected: string) =>
+  title: (_, options: Partial<DeviceOptions>, limits: Judged, expected: string) =>
     `a key of ${JSON.stringify(options)} with ${JSON.stringify(limits)}: ${expected}`,
 })
 

@@ -6,7 +6,9 @@ import test, { type ExecutionContext } from 'ava'
 import { parse } from 'yaml'
 import { init } from '../../src/cli/init.ts'
 import { loadSettings } from '../../src/config/load.ts'
+import { NO_VARIABLES } from '../../src/policy/permit.ts'
 import { readRegistry } from '../../src/registry/files.ts'
+import { ARN } from '../support/identity.ts'
 
 function folder(t: ExecutionContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'brokergate-init-'))
@@ -47,12 +49,17 @@ test('server and device certificates come from the CA and fit localhost; nothing
   t.true(readFileSync(join(dir, '.gitignore'), 'utf8').split('\n').includes('*'))
 })
 
-test('the registry has the device as ACTIVE', (t) => {
+test('the registry has the device as ACTIVE, with a policy that allows everything', (t) => {
   const dir = folder(t)
   init(dir, () => {})
   const registry = parse(readFileSync(join(dir, 'registry/registry.yaml'), 'utf8'))
-  t.deepEqual(registry, { certificates: [{ file: '../pki/device.pem', status: 'ACTIVE' }] })
-  t.is(readRegistry(join(dir, 'registry')).kind, 'valid')
+  t.deepEqual(registry.certificates, [{ file: '../pki/device.pem', status: 'ACTIVE', policies: ['devices'] }])
+  const read = readRegistry(join(dir, 'registry'))
+  if (read.kind === 'invalid') return t.fail(read.issues.join('\n'))
+  const permit = read.registry.grants(['devices']).permit(ARN, NO_VARIABLES)
+  for (const action of ['iot:Connect', 'iot:Publish', 'iot:RetainPublish', 'iot:Subscribe', 'iot:Receive'] as const) {
+    t.true(permit.allowsAll(action), action)
+  }
 })
 
 test('a folder with something else in it is refused and left alone', (t) => {

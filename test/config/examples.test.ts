@@ -15,6 +15,10 @@ const root = new URL('../../config/', import.meta.url).pathname
 const ca = createCa({ commonName: 'test' })
 const server = issueServer(ca, { serverNames: ['example.com'] })
 
+const ALL = '{ Version: "2012-10-17", Statement: [ { Effect: Allow, Action: "*", Resource: "*" } ] }'
+/** Names that the examples use. */
+const POLICIES = `policies: { devices: ${ALL}, vendor: ${ALL} }\n`
+
 for (const file of globSync(join(root, '*.yaml'))) {
   test(`brokergate check accepts config/${basename(file)} where the files that it names exist`, async (t) => {
     const dir = mkdtempSync(join(tmpdir(), 'brokergate-example-'))
@@ -31,7 +35,10 @@ for (const file of globSync(join(root, '*.yaml'))) {
       for (const { value } of matches(tree, setting.split('.'))) {
         if (value.kind !== 'scalar') continue
         if (must === 'file') put(String(value.value))
-        if (must === 'folder') mkdirSync(join(dir, String(value.value)), { recursive: true })
+        if (must === 'folder') {
+          mkdirSync(join(dir, String(value.value)), { recursive: true })
+          writeFileSync(join(dir, String(value.value), 'policies.yaml'), POLICIES)
+        }
       }
     }
     for (const secret of SECRETS) {

@@ -8,6 +8,7 @@ import { text } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
 import { startAdminServer } from '../../src/control/admin.ts'
 import { NO_LOG } from '../../src/control/log.ts'
+import type { Decided, Decision } from '../../src/registry/owner.ts'
 
 function folder(t: ExecutionContext): string {
   const path = mkdtempSync(join(tmpdir(), 'brokergate-'))
@@ -15,13 +16,28 @@ function folder(t: ExecutionContext): string {
   return path
 }
 
-function start(path: string, drain = () => {}) {
-  return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, log: NO_LOG })
+const CERTIFICATES = {
+  list: () => [
+    { registry: 'main', fingerprint: 'ab', status: 'ACTIVE', things: [], policies: [], learned: false } as const,
+  ],
+  decide: ({ certificate, status }: Decision): Decided =>
+    certificate === 'ab'
+      ? { kind: 'done', registry: 'main', fingerprint: certificate, status }
+      : { kind: 'refused', reason: 'no such certificate' },
 }
 
-async function ask(socketPath: string, method: string, path: string): Promise<{ status: number; body: unknown }> {
+function start(path: string, drain = () => {}) {
+  return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, certificates: CERTIFICATES, log: NO_LOG })
+}
+
+async function ask(
+  socketPath: string,
+  method: string,
+  path: string,
+  body?: string,
+): Promise<{ status: number; body: unknown }> {
   const sent = request({ socketPath, method, path, agent: false })
-  sent.end()
+  sent.end(body)
   const [response] = await once(sent, 'response')
   return { status: response.statusCode, body: JSON.parse(await text(response)) }
 }
@@ -97,3 +113,37 @@ test('a file that is no socket is not removed', async (t) => {
 test('a path that is too long for a unix socket is told, not cut', async (t) => {
   await t.throwsAsync(start(join(folder(t), 'x'.repeat(120))), { message: /longer than/ })
 })
+
+test('certificates are listed, and their status is changed by a POST with JSON', async (t) => {
+  const path = join(folder(t), 'admin.sock')
+  const running = await start(path)
+  t.teardown(() => running.close())
+  const post = (body: unknown) => ask(path, 'POST', '/certificates', JSON.stringify(body))
+  t.like(await ask(path, 'GET', '/certificates'), { status: 200, body: [{ fingerprint: 'ab' }] })
+  t.deepEqual(await post({ registry: null, certificate: 'ab', status: 'REVOKED' }), {
+    status: 200,
+    body: { registry: 'main', fingerprint: 'ab', status: 'REVOKED' },
+  })
+  t.deepEqual(await post({ registry: null, certificate: 'cd', status: 'REVOKED' }), {
+    status: 409,
+    body: { error: 'no such certificate' },
+  })
+})
+
+for (const [what, body] of [
+  ['no body', undefined],
+  ['no JSON', '{'],
+  ['an unknown status', '{"registry":null,"certificate":"ab","status":"GONE"}'],
+  ['an unknown key', '{"registry":null,"certificate":"ab","status":"REVOKED","force":true}'],
+  [
+    'more than 64 KiB',
+    JSON.stringify({ registry: null, certificate: 'ab', status: 'REVOKED', der: 'A'.repeat(70_000) }),
+  ],
+] as const) {
+  test(`a decision with ${what} is answered with 400`, async (t) => {
+    const path = join(folder(t), 'admin.sock')
+    const running = await start(path)
+    t.teardown(() => running.close())
+    t.is((await ask(path, 'POST', '/certificates', body)).status, 400)
+  })
+}

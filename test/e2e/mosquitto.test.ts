@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { mqttClient, startMosquitto } from '../support/e2e.ts'
 import { createCa, createCrl, type Issued, issueDevice, issueServer } from '../support/pki.ts'
-import { folderFor, freePort, type RunningProxy, startProxy, write } from '../support/proxy.ts'
+import { folderFor, freePort, OPEN_POLICIES, type RunningProxy, startProxy, write } from '../support/proxy.ts'
 
 const exec = promisify(execFile)
 
@@ -55,11 +55,11 @@ async function world(t: ExecutionContext, options: { workers?: number } = {}): P
     dir,
     'registry/devices.yaml',
     `certificates:
-  - { file: certs/device.pem, status: ACTIVE }
+  - { file: certs/device.pem, status: ACTIVE, policies: [ devices ] }
   - { file: certs/inactive.pem, status: INACTIVE }
   - { file: certs/revoked.pem, status: REVOKED }
-  - { file: certs/expired.pem, status: ACTIVE }
-`,
+  - { file: certs/expired.pem, status: ACTIVE, policies: [ devices ] }
+${OPEN_POLICIES}`,
   )
   await exec('mosquitto_passwd', ['-c', '-b', write(dir, 'passwords', ''), 'alice', 'wonderland'])
   const open = await startMosquitto(t, dir, `listener ${brokerPort} 127.0.0.1\nallow_anonymous true`)
@@ -375,6 +375,7 @@ test.serial('a broker that is away is CONNACK 3 for 3.1.1 and 0x88 for MQTT 5', 
   write(dir, 'server.key', server.keyPem)
   const crl = createCrl(ca, { revoked: [] })
   write(dir, 'fleet.crl', crl.pem)
+  write(dir, 'registry/policies.yaml', OPEN_POLICIES)
   const config = write(
     dir,
     'brokergate.yaml',
@@ -382,8 +383,10 @@ test.serial('a broker that is away is CONNACK 3 for 3.1.1 and 0x88 for MQTT 5', 
 domains:
   - serverNames: [ localhost ]
     certificates: [ { cert: server.pem, key: server.key } ]
-    clientTrust: { mode: ca, ca: [ ca.pem ], crl: { files: [ fleet.crl ] } }
+    registry: main
+    clientTrust: { mode: ca, ca: [ ca.pem ], crl: { files: [ fleet.crl ] }, policies: [ devices ] }
     backend: away
+registries: { main: { path: registry } }
 backends: { away: { kind: tcp, servers: [ { address: "127.0.0.1:${nobody}" } ] } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }

@@ -3,7 +3,7 @@
 import test from 'ava'
 import mqtt, { type IClientOptions } from 'mqtt'
 import { createCa, createCrl, type Issued, issueDevice, issueServer, malleate } from '../support/pki.ts'
-import { folderFor, freePort, startProxy, write } from '../support/proxy.ts'
+import { folderFor, freePort, OPEN_POLICIES, startProxy, write } from '../support/proxy.ts'
 
 const HOUR = 3_600_000
 const root = createCa({ commonName: 'fleet root' })
@@ -36,10 +36,12 @@ test('devices trusted by CA pass, and each that must not is refused with its rea
       nextUpdate: new Date(Date.now() - 24 * HOUR),
     }).pem,
   )
+  write(dir, 'registry/policies.yaml', OPEN_POLICIES)
   const domain = (name: string, crl: string): string => `
   - serverNames: [ ${name} ]
     certificates: [ { cert: server.pem, key: server.key } ]
-    clientTrust: { mode: ca, ca: [ root.pem ], crl: ${crl} }
+    registry: main
+    clientTrust: { mode: ca, ca: [ root.pem ], crl: ${crl}, policies: [ devices ] }
     backend: main`
   const config = write(
     dir,
@@ -47,6 +49,7 @@ test('devices trusted by CA pass, and each that must not is refused with its rea
     `listeners: [ { bind: "127.0.0.1:${port}", as: 8883 } ]
 domains:${domain('localhost', '{ files: [ root.crl, line1.crl ] }')}${domain('lax.test', '{ files: [ root.crl, line1-expired.crl ], onExpired: keep, onMissing: allow }')}
 backends: { main: { kind: embedded } }
+registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
 workers: 1

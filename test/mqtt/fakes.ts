@@ -99,9 +99,14 @@ export function fakeMetrics() {
     hello: () => {},
     handshake: () => {},
     identity: (method, result) => told.push(`identity ${method} ${result}`),
+    authorizerCall: () => {},
+    authorizerCircuit: () => {},
     connect: (result, version) => told.push(`connect ${result} ${version}`),
     dial: () => {},
     sessions: (delta) => told.push(`sessions ${delta}`),
+    registryReload: () => {},
+    revocationReload: () => {},
+    provision: () => {},
     closed: () => {},
   }
   return { metrics, told }

@@ -49,7 +49,11 @@ test('an empty folder is a registry that knows nobody', (t) => {
 
 test('a folder that is not there is an issue', (t) => {
   const result = readRegistry('/nowhere/registry')
-  t.deepEqual(result, { kind: 'invalid', issues: ['/nowhere/registry:1: : cannot be read: ENOENT'] })
+  t.deepEqual(result, {
+    kind: 'invalid',
+    issues: ['/nowhere/registry:1: : cannot be read: ENOENT'],
+    files: [],
+  })
 })
 
 test('all that is wrong comes at once, with file, line and path', (t) => {
@@ -64,7 +68,7 @@ test('all that is wrong comes at once, with file, line and path', (t) => {
       `  - { fingerprint: ${hexOf(one.cert.fingerprint256)}, status: REVOKED }`,
     ].join('\n'),
     'b.yaml': [
-      'things: { sensor-1: {} }',
+      'thing: { sensor-1: {} }',
       'certificates:',
       '  - fingerprint: abc',
       '    thing: x',
@@ -92,7 +96,7 @@ test('all that is wrong comes at once, with file, line and path', (t) => {
   )
   const rest = result.issues.filter((issue) => !issue.startsWith('a'))
   for (const start of [
-    'b.yaml:1: things: unknown key',
+    'b.yaml:1: thing: unknown key',
     'b.yaml:3: certificates.0.fingerprint: must be the SHA-256',
     'b.yaml:4: certificates.0.thing: unknown key',
     'b.yaml:5: certificates.1: needs a file or a fingerprint',

@@ -6,7 +6,7 @@ import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'n
 import type { ExecutionContext } from 'ava'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { createCa, issueDevice, issueServer } from '../../src/cli/pki.ts'
-import { folderFor, freePort, type RunningProxy, startProxy, write } from './proxy.ts'
+import { folderFor, freePort, OPEN_POLICIES, type RunningProxy, startProxy, write } from './proxy.ts'
 
 export const ca = createCa({ commonName: 'e2e fleet' })
 export const server = issueServer(ca, { serverNames: ['localhost'], ips: ['127.0.0.1'] })
@@ -54,6 +54,7 @@ export async function openDoor(t: ExecutionContext, options: DoorOptions): Promi
   write(dir, 'ca.pem', ca.certPem)
   write(dir, 'server.pem', server.chainPem)
   write(dir, 'server.key', server.keyPem)
+  write(dir, 'registry/policies.yaml', OPEN_POLICIES)
   for (const [name, text] of Object.entries(options.files ?? {})) write(dir, name, text)
   const config = write(
     dir,
@@ -62,8 +63,10 @@ export async function openDoor(t: ExecutionContext, options: DoorOptions): Promi
 domains:
   - serverNames: [ localhost ]
     certificates: [ { cert: server.pem, key: server.key } ]
-    clientTrust: { mode: ca, ca: [ ca.pem ] }
+    registry: main
+    clientTrust: { mode: ca, ca: [ ca.pem ], policies: [ devices ] }
     backend: main
+registries: { main: { path: registry } }
 backends: { main: { ${options.backend} } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }

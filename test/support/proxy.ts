@@ -34,6 +34,11 @@ export function write(dir: string, name: string, text: string): string {
   return file
 }
 
+/** A registry file whose policy `devices` allows everything. */
+export const OPEN_POLICIES = `policies:
+  devices: { Version: "2012-10-17", Statement: [ { Effect: Allow, Action: "iot:*", Resource: "*" } ] }
+`
+
 export interface RunningProxy {
   readonly child: ChildProcess
   /** All that it has printed; JSON lines when the configuration says `format: json`. */
