@@ -100,7 +100,7 @@ export class Shared {
   }
 
   /** What the policies say, counted and told. True where the packet may go on. */
-  permits(allowed: boolean, action: Action, topic: string, prefix: 'topic/' | 'topicfilter/'): boolean {
+  permits(allowed: boolean, action: Action, resource: string): boolean {
     const { traffic, reportOnly, observer } = this.options
     if (allowed) {
       traffic.gate.allowed[action]++
@@ -108,7 +108,7 @@ export class Shared {
     }
     traffic.gate.denied[action]++
     if (!reportOnly) traffic.gate.packetsDenied[action]++
-    observer.denied(action, prefix + topic, 'ERR_ACTION_DENIED')
+    observer.denied(action, resource, 'ERR_ACTION_DENIED')
     return reportOnly
   }
 

@@ -25,13 +25,17 @@ const DISCONNECT = 14
 const ALWAYS = bit(SUBSCRIBE) | bit(UNSUBSCRIBE) | bit(PINGREQ) | bit(DISCONNECT)
 const ACKNOWLEDGEMENTS = bit(PUBACK) | bit(PUBREC) | bit(PUBCOMP)
 
-/** What is known of one topic name under the rules and the permit in force. */
+/** What is known of one topic name. */
 interface Topic {
   readonly text: string
+  readonly resource: string
   readonly problem: FailureCode | null
-  readonly publish: boolean
-  readonly retain: boolean
+  /** What the permit said, while it can be relied on; null: it has to be asked. */
+  publish: boolean | null
+  retain: boolean | null
 }
+
+const NO_TEXT: Topic = { text: '', resource: '', problem: 'ERR_TOPIC_INVALID', publish: false, retain: false }
 
 export class Inbound extends Lane {
   keepAlive: KeepAliveEntry | null = null
@@ -231,11 +235,8 @@ export class Inbound extends Lane {
         return this.#fault('ERR_RETAIN_UNSUPPORTED')
       }
       if (this.#judges) {
-        if (!shared.permits(topic.publish, 'iot:Publish', topic.text, 'topic/'))
-          return this.#refuse('ERR_ACTION_DENIED')
-        if (retain && !shared.permits(topic.retain, 'iot:RetainPublish', topic.text, 'topic/')) {
-          return this.#refuse('ERR_ACTION_DENIED')
-        }
+        if (!this.#mayPublish(topic)) return this.#refuse('ERR_ACTION_DENIED')
+        if (retain && !this.#mayRetain(topic)) return this.#refuse('ERR_ACTION_DENIED')
       }
     }
     if (this.#propertiesTooLarge()) return this.#refuse('ERR_QUOTA_EXCEEDED')
@@ -244,6 +245,20 @@ export class Inbound extends Lane {
       return this.#discard()
     }
     return this.#forward(bytes, start, bodyAt, aliased)
+  }
+
+  #mayPublish(topic: Topic): boolean {
+    const { permit } = this.#shared
+    const allowed = topic.publish ?? permit.allows('iot:Publish', topic.resource)
+    if (permit.timeless === true) topic.publish = allowed
+    return this.#shared.permits(allowed, 'iot:Publish', topic.resource)
+  }
+
+  #mayRetain(topic: Topic): boolean {
+    const { permit } = this.#shared
+    const allowed = topic.retain ?? permit.allows('iot:RetainPublish', topic.resource)
+    if (permit.timeless === true) topic.retain = allowed
+    return this.#shared.permits(allowed, 'iot:RetainPublish', topic.resource)
   }
 
   #propertiesTooLarge(): boolean {
@@ -264,17 +279,12 @@ export class Inbound extends Lane {
   #topic(bytes: Buffer, from: number, to: number): Topic {
     const known = this.#memo.find(bytes, from, to)
     if (known !== null) return known
-    const { permit, options } = this.#shared
     const text = topicText(bytes, from, to)
-    const problem = text === null ? 'ERR_TOPIC_INVALID' : topicNameProblem(text, to - from, options.rules)
-    if (text === null || problem !== null) return { text: '', problem, publish: false, retain: false }
-    const resource = `topic/${text}`
-    return this.#memo.keep(bytes, from, to, {
-      text,
-      problem,
-      publish: permit.allows('iot:Publish', resource),
-      retain: permit.allows('iot:RetainPublish', resource),
-    })
+    if (text === null) return NO_TEXT
+    const problem = topicNameProblem(text, to - from, this.#shared.options.rules)
+    const topic: Topic = { text, resource: `topic/${text}`, problem, publish: null, retain: null }
+    // What is at fault ends the session.
+    return problem === null ? this.#memo.keep(bytes, from, to, topic) : topic
   }
 
   #forward(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {

@@ -30,9 +30,13 @@ const ALWAYS = bit(CONNACK) | bit(SUBACK) | bit(UNSUBACK) | bit(PINGRESP) | bit(
 const ACKNOWLEDGEMENTS = bit(PUBACK) | bit(PUBREC) | bit(PUBCOMP)
 
 interface Topic {
-  readonly text: string
-  readonly receive: boolean
+  readonly resource: string
+  /** What the permit said, while it can be relied on; null: it has to be asked. */
+  receive: boolean | null
 }
+
+/** No policy can name what is no text. */
+const NO_TEXT: Topic = { resource: 'topic/', receive: false }
 
 export class Outbound extends Lane {
   /** CONNACK has passed. */
@@ -199,7 +203,9 @@ export class Outbound extends Lane {
         aliased !== null && head.topicAt === head.topicEnd
           ? this.#topic(aliased.topic, 0, aliased.topic.length)
           : this.#topic(bytes, head.topicAt, head.topicEnd)
-      if (!shared.permits(topic.receive, 'iot:Receive', topic.text, 'topic/')) return false
+      const receive = topic.receive ?? shared.permit.allows('iot:Receive', topic.resource)
+      if (shared.permit.timeless === true && topic !== NO_TEXT) topic.receive = receive
+      if (!shared.permits(receive, 'iot:Receive', topic.resource)) return false
     }
     if (shared.publishes === null || shared.publishes.take()) return true
     shared.limited('publishes_per_second')
@@ -210,10 +216,8 @@ export class Outbound extends Lane {
     const known = this.#memo.find(bytes, from, to)
     if (known !== null) return known
     const text = topicText(bytes, from, to)
-    // No policy can name what is no text.
-    if (text === null) return { text: '', receive: false }
-    const receive = this.#shared.permit.allows('iot:Receive', `topic/${text}`)
-    return this.#memo.keep(bytes, from, to, { text, receive })
+    if (text === null) return NO_TEXT
+    return this.#memo.keep(bytes, from, to, { resource: `topic/${text}`, receive: null })
   }
 
   #deliver(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {

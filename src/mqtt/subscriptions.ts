@@ -160,8 +160,8 @@ export class Subscriptions {
     if (problem === 'limit') this.#shared.limited('topic')
     if (problem !== null) return FILTER_INVALID
     if (!permit.allowsAll('iot:Subscribe')) {
-      const allowed = permit.allows('iot:Subscribe', `topicfilter/${filter.text}`)
-      if (!this.#shared.permits(allowed, 'iot:Subscribe', filter.text, 'topicfilter/')) return DENIED
+      const resource = `topicfilter/${filter.text}`
+      if (!this.#shared.permits(permit.allows('iot:Subscribe', resource), 'iot:Subscribe', resource)) return DENIED
     }
     const active = this.#active
     if (active === null || active.has(filter.text) || fresh.includes(filter.text)) return null

@@ -142,6 +142,7 @@ export function permitOf(rules: Partial<Record<Action, (resource: string) => boo
   return {
     allows: (action, resource) => ruleOf.get(action)?.(resource) ?? true,
     allowsAll: (action) => !ruleOf.has(action),
+    timeless: true,
   }
 }
 

@@ -172,6 +172,18 @@ test('the same topic again makes no second decision of the permit', (t) => {
   t.is(asked, 3)
 })
 
+test('a permit whose answers hang on the time is asked each time', (t) => {
+  let open = true
+  const rig = connectedRig({ rules: lenient, permit: { allows: () => open, allowsAll: () => false } })
+  rig.fromDevice(hex('3003 000161'))
+  open = false
+  rig.fromDevice(hex('3003 000161'))
+  rig.fromBroker(hex('3003 000161'))
+  open = true
+  rig.fromBroker(hex('3003 000161'))
+  t.deepEqual([rig.broker.hex, rig.device.hex], [bare('3003 000161'), bare('3003 000161')])
+})
+
 test('an answer waits until the delivery that is under way is whole', (t) => {
   const rig = connectedRig({ version: 5, permit })
   const delivery = hex('3008 000161 00 70717273')
