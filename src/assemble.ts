@@ -163,7 +163,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     kind: 'ready',
     generation: {
       domains,
-      warnings: [...warnings, ...domains.warnings],
+      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings)],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
       hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
@@ -235,6 +235,20 @@ function callbackOf(
 
 /** Calls to a certificate callback; sixteen times as many wait. */
 const CALLBACKS_AT_ONCE = 64
+
+/** Domains of one backend whose devices could meet under one client id. */
+function prefixWarnings({ domains }: Settings): string[] {
+  return domains.flatMap((domain, at) =>
+    domains.slice(at + 1).flatMap((other, offset) => {
+      const [one, two] = [domain.clientId.prefix, other.clientId.prefix]
+      if (domain.backend !== other.backend || !(one.startsWith(two) || two.startsWith(one))) return []
+      const names = `domains[${at}] and domains[${at + 1 + offset}]`
+      return [
+        `${names}: the same backend, and clientId.prefix ${JSON.stringify(one)} and ${JSON.stringify(two)}: their devices can meet under one client id`,
+      ]
+    }),
+  )
+}
 
 function domainOptions(domain: DomainSettings): DomainOptions {
   return {
