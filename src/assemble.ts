@@ -126,7 +126,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     kind: 'ready',
     generation: {
       domains,
-      warnings: [...warnings, ...domains.warnings],
+      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings)],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       backend: (name) => backends.get(name)!,
       registries,
@@ -142,6 +142,20 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       },
     },
   }
+}
+
+/** Domains of one backend whose devices could meet under one client id. */
+function prefixWarnings({ domains }: Settings): string[] {
+  return domains.flatMap((domain, at) =>
+    domains.slice(at + 1).flatMap((other, offset) => {
+      const [one, two] = [domain.clientId.prefix, other.clientId.prefix]
+      if (domain.backend !== other.backend || !(one.startsWith(two) || two.startsWith(one))) return []
+      const names = `domains[${at}] and domains[${at + 1 + offset}]`
+      return [
+        `${names}: the same backend, and clientId.prefix ${JSON.stringify(one)} and ${JSON.stringify(two)}: their devices can meet under one client id`,
+      ]
+    }),
+  )
 }
 
 function domainOptions(domain: DomainSettings): DomainOptions {

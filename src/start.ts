@@ -6,11 +6,14 @@ import { ProxyError } from './errors.ts'
 import { httpsHandler } from './https/request.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
+import { domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
-import { type MqttHandler, mqttHandler } from './mqtt/session.ts'
+import { Lifetimes } from './mqtt/lifetimes.ts'
+import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
+import type { Store } from './store/store.ts'
 import { SERVED_MODES } from './tls/admission.ts'
 
 export interface StartOptions {
@@ -27,6 +30,10 @@ export interface StartOptions {
   readonly registered: (event: RegisteredEvent) => void
   /** Told once of every connection, for the log. */
   readonly ended: Parts['ended']
+  /** Told of what policies deny, per packet. */
+  readonly denied: (told: DeniedAction) => void
+  /** Who has which client id, among all processes. */
+  readonly store: Store
 }
 
 /** A proxy that accepts, in this process. */
@@ -34,6 +41,8 @@ export interface Running {
   readonly listeners: readonly Listener[]
   /** Connections and sessions of this process. */
   readonly live: { readonly connections: number; readonly sessions: number }
+  /** Every session of this process, to be looked at and ended. */
+  readonly sessions: ReadonlySet<LiveSession>
   /** By their names in the settings. */
   readonly registries: Generation['registries']
   stopAccepting(): Promise<void>
@@ -70,19 +79,20 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     limits: {
       connectTimeoutMs: settings.limits.connectTimeout,
       connectBytes: settings.limits.connectSize,
-      packetBytes: settings.limits.packetSize,
       connackTimeoutMs: CONNACK_TIMEOUT_MS,
       halfCloseMs: settings.limits.halfCloseTimeout,
     },
     metrics,
     wheel: new KeepAliveWheel(),
+    lifetimes: new Lifetimes(),
+    store: options.store,
     identify,
+    rulesFor: domainRules(settings),
     backendFor: (domain) => generation.backend(domain.backend),
+    denied: options.denied,
   })
-  // A handler that can judge live sessions once more does so after every change.
-  const judging: MqttHandler & { rejudge?(): Promise<void> } = mqtt
   generation.watch(() => {
-    judging.rejudge?.().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
+    mqtt.rejudge().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
   })
   const serve = createServe({
     metrics,
@@ -124,6 +134,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       get live() {
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
+      sessions: mqtt.live,
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))

@@ -7,6 +7,7 @@ import { formatIssue, loadSettings } from '../config/load.ts'
 import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
 import { type Primary, runPrimary, workerLink } from '../control/cluster.ts'
+import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
@@ -17,6 +18,9 @@ import { answerWorker, changedNotice, registrarLink } from '../registry/link.ts'
 import { type OwnerOptions, RegistryOwner } from '../registry/owner.ts'
 import type { Registrar } from '../registry/self-registration.ts'
 import { type Running, start } from '../start.ts'
+import { linkedStore, storeServer } from '../store/link.ts'
+import { memoryStore } from '../store/memory.ts'
+import type { Store } from '../store/store.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { versionOf } from './version.ts'
@@ -123,7 +127,7 @@ async function alone(
     contents: (name) => running?.registries.get(name)?.contents ?? null,
   })
   if (owner === null) return null
-  const started = await startHere(settings, log, metrics, embeddedPath, owner)
+  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore())
   if (started === null) {
     owner.close()
     return null
@@ -152,6 +156,7 @@ async function many(
   embeddedPath: string,
   workers: number,
 ): Promise<House | null> {
+  const store = storeServer((workerId, message) => primary.tell(workerId, message))
   const owner = openOwner(settings, log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const primary: Primary = runPrimary({
@@ -159,9 +164,13 @@ async function many(
     env: { [EMBEDDED_SOCKET]: embeddedPath },
     log,
     registry,
-    onWorkerExit: (reason) => supervision.workerExited(reason),
+    onWorkerExit(reason, workerId) {
+      supervision.workerExited(reason)
+      store.ended(workerId)
+    },
     onReadyCount: (count) => supervision.workers(count),
-    onMessage: (data) => void answerWorker(owner, data, (reply) => primary.broadcast(reply)),
+    onMessage: (data, workerId) =>
+      void (store.heard(data, workerId) || answerWorker(owner, data, (reply) => primary.broadcast(reply))),
   })
   try {
     await primary.started
@@ -200,14 +209,15 @@ async function worker(
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
     },
-    onMessage: (data) => void registrar.heard(data),
+    onMessage: (data) => void (store.heard(data) || registrar.heard(data)),
   })
+  const store = linkedStore((message) => link.send(message))
   const registrar = registrarLink({
     worker: link.id,
     send: (data) => link.send(data),
     changed: (name) => running?.registries.get(name)?.readOverlay(),
   })
-  running = await startHere(settings, log, metrics, embeddedPath, registrar)
+  running = await startHere(settings, log, metrics, embeddedPath, registrar, store)
   if (running === null) return link.exit(1)
   link.ready()
   return new Promise<number>(() => {})
@@ -219,6 +229,7 @@ async function startHere(
   metrics: MetricsParts['metrics'],
   embeddedPath: string,
   registrar: Registrar,
+  store: Store,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
@@ -233,6 +244,8 @@ async function startHere(
     },
     embeddedPath,
     capacity: capacity(settings.limits.maxConnections),
+    store,
+    denied: denialLog(log),
     ended(connection, trace, reason, error) {
       const line = sessionLine(
         trace,

@@ -1,5 +1,6 @@
 import { SERVICE_PORTS, type ServicePort } from './schema.ts'
 import type { Path } from './tree.ts'
+import { DURATION_UNITS, scaled } from './units.ts'
 
 /** Settings that are right one by one and wrong together. */
 export interface Contradiction {
@@ -26,7 +27,13 @@ const has = (value: unknown, name: string): boolean => Object.hasOwn(fields(valu
 /** Everything in the input that contradicts itself, whether or not the schema accepts the rest. */
 export function contradictions(input: unknown): readonly Contradiction[] {
   const settings = fields(input)
-  return [...listenerRules(settings), ...domainRules(settings), ...backendRules(settings), ...registryRules(settings)]
+  return [
+    ...listenerRules(settings),
+    ...domainRules(settings),
+    ...backendRules(settings),
+    ...registryRules(settings),
+    ...limitRules(fields(settings.limits), ['limits']),
+  ]
 }
 
 function* listenerRules(settings: Fields): Generator<Contradiction> {
@@ -81,6 +88,7 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
       }
     }
 
+    yield* limitRules(fields(domain.limits), [...path, 'limits'])
     const type = domain.authenticationType ?? 'DEFAULT'
     const protocol = domain.applicationProtocol ?? 'DEFAULT'
     const needed = typeof type === 'string' ? PROTOCOL_OF[type] : undefined
@@ -110,6 +118,20 @@ function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Cont
   } else if (domain.registry === undefined) {
     yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
   }
+  const { bind } = fields(domain.clientId)
+  if (bind === 'thing' || bind === 'principal') {
+    yield {
+      path: [...path, 'clientId', 'bind'],
+      message: 'expected policy: with authenticationType BACKEND only the broker knows who a device is',
+    }
+  }
+}
+
+/** A least above its most would replace every value by the other. */
+function* limitRules(limits: Fields, path: Path): Generator<Contradiction> {
+  const seconds = (written: unknown) => (typeof written === 'string' ? scaled(written, DURATION_UNITS) : Number.NaN)
+  if (!(seconds(limits.keepAliveLeast) > seconds(limits.keepAliveMost))) return
+  yield { path: [...path, 'keepAliveLeast'], message: 'is above keepAliveMost' }
 }
 
 function* trustRules(domain: Fields, path: Path): Generator<Contradiction> {

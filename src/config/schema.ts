@@ -1,5 +1,7 @@
 import { isIP } from 'node:net'
 import { z } from 'zod'
+import { LIMIT_SHAPE, ownRules } from './limits.ts'
+import { DURATION_UNITS, SIZE_UNITS, scaled } from './units.ts'
 
 /**
  * The settings: one schema gives their types, defaults, checks, words of help and the JSON Schema for editors.
@@ -9,9 +11,6 @@ import { z } from 'zod'
  * - What one value alone cannot show (names that must exist, combinations) is in `rules.ts`.
  * - A setting exists only when it works; every other key is refused.
  */
-
-const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
-const SIZE_UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 1_024, MiB: 1_048_576 }
 
 /** Timers of both runtimes hold 2³¹ − 1 ms; a longer one fires at once. */
 const MAX_DURATION_MS = 576 * 3_600_000
@@ -25,11 +24,6 @@ const expected = (what: string) => ({
     return issue.input === undefined ? `is missing, expected ${what}` : `expected ${what}`
   },
 })
-
-function scaled(text: string, units: Readonly<Record<string, number>>): number {
-  const [, amount, unit] = /^(\d+)(\w+)$/.exec(text) ?? []
-  return Number(amount) * (units[unit ?? ''] ?? Number.NaN)
-}
 
 function duration(least: '0s' | '1ms' = '1ms') {
   const what = 'a duration with its unit (ms, s, m or h) such as "30s"'
@@ -213,6 +207,23 @@ const ARN_HELP = {
   accountId: 'Account id in ARNs.',
 }
 
+const CLIENT_ID = section({
+  bind: oneOf(['policy', 'thing', 'principal'])
+    .default('policy')
+    .describe(
+      'policy: iot:Connect decides. thing: it must be the name of an attached thing. principal: the id of the principal.',
+    ),
+  prefix: z
+    .string(expected('a text'))
+    .regex(/^[\w./:@=-]{0,64}$/, 'expected at most 64 letters, digits and ._-/:@=')
+    .default('')
+    .describe('Put before client ids toward the broker, so that tenants on one broker cannot meet.'),
+})
+
+const PROFILE = oneOf(['open', 'aws-iot'])
+const PROFILE_HELP =
+  "open: the broker's own rules under safety ceilings. aws-iot: the numbers and refusals of AWS IoT Core."
+
 const DOMAIN = section(
   {
     serverNames: z
@@ -270,6 +281,14 @@ const DOMAIN = section(
     })
       .prefault({})
       .describe('Heads of ARNs for this domain, where they differ from `aws`.'),
+    policy: oneOf(['enforce', 'report'])
+      .default('enforce')
+      .describe('report: what policies deny is decided, counted and logged, and passes all the same.'),
+    clientId: CLIENT_ID.prefault({}).describe('Which client ids devices may use, and what the broker sees of them.'),
+    limits: section({ profile: PROFILE.optional().transform(orNull).describe(PROFILE_HELP), ...LIMIT_SHAPE })
+      .transform(({ profile, ...written }) => ({ profile, own: ownRules(written) }))
+      .prefault({})
+      .describe('Limits for this domain, where they differ from `limits`.'),
   },
   'a domain: serverNames, certificates, backend and more',
 )
@@ -409,10 +428,6 @@ export const SETTINGS = section({
       .transform(toMs)
       .describe('From the end of the handshake to the whole CONNECT packet.'),
     connectSize: size('128B').default('64KiB').transform(toBytes).describe('Largest CONNECT packet.'),
-    packetSize: size('128B')
-      .default('256MiB')
-      .transform(toBytes)
-      .describe('Largest packet of a session, either way. 256MiB is all that MQTT can express.'),
     maxConnections: z
       .int(expected('a whole number such as 50000'))
       .min(1, 'expected a whole number from 1')
@@ -423,9 +438,19 @@ export const SETTINGS = section({
       .default('30s')
       .transform(toMs)
       .describe('How long the other direction may go on when one side has ended.'),
+    profile: PROFILE.default('open').describe(PROFILE_HELP),
+    ...LIMIT_SHAPE,
   })
+    .transform(({ connectTimeout, connectSize, maxConnections, halfCloseTimeout, profile, ...written }) => ({
+      connectTimeout,
+      connectSize,
+      maxConnections,
+      halfCloseTimeout,
+      profile,
+      own: ownRules(written),
+    }))
     .prefault({})
-    .describe('Ceilings that protect this process.'),
+    .describe('Ceilings that protect this process, and what sessions may ask for.'),
   metrics: section({
     bind: bind()
       .default('127.0.0.1:9883')

@@ -68,7 +68,7 @@ const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, handshakeTimeout, backend, aws'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, handshakeTimeout, backend, aws, policy, clientId, limits'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -302,10 +302,32 @@ test(refuses, 'a registry that is a file', 'path: registry', 'path: ca.pem', [
 // the rest
 test(refuses, 'a size without a unit', '', 'limits: { connectSize: 65536 }\n', [`MAIN:14 limits.connectSize | ${SIZE}`])
 test(refuses, 'a packet larger than MQTT can express', '', 'limits: { packetSize: 257MiB }\n', [
-  'MAIN:14 limits.packetSize | expected a size of at most "256MiB"',
+  'MAIN:14 limits.packetSize | expected a size with its unit (B, KiB or MiB) from 128B to 268435456B',
 ])
-test(refuses, 'a limit of later work', '', 'limits: { profile: open }\n', [
-  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, maxConnections, halfCloseTimeout',
+test(refuses, 'a profile that is none', '', 'limits: { profile: aws }\n', [
+  'MAIN:14 limits.profile | expected one of open, aws-iot',
+])
+test(
+  refuses,
+  'a limit without its unit, and one out of its range',
+  IN_DOMAIN,
+  domain('limits: { payloadSize: 1024, keepAliveLeast: 0s }'),
+  [
+    'MAIN:8 domains[0].limits.payloadSize | expected a size with its unit (B, KiB or MiB) from 0B to 268435455B or none',
+    'MAIN:8 domains[0].limits.keepAliveLeast | expected a duration of whole seconds with its unit (s, m or h) from 1s to 65535s or none',
+  ],
+)
+test(refuses, 'a limit that cannot be taken away', '', 'limits: { maxQoS: none }\n', [
+  'MAIN:14 limits.maxQoS | expected 0, 1 or 2',
+])
+test(refuses, 'a least keep alive above the most', '', 'limits: { keepAliveLeast: 2m, keepAliveMost: 60s }\n', [
+  'MAIN:14 limits.keepAliveLeast | is above keepAliveMost',
+])
+test(refuses, 'a prefix that could be a topic filter', IN_DOMAIN, domain('clientId: { prefix: "a+#" }'), [
+  'MAIN:8 domains[0].clientId.prefix | expected at most 64 letters, digits and ._-/:@=',
+])
+test(refuses, 'an account id that YAML takes for a number', '', 'aws: { accountId: 000000000000 }\n', [
+  'MAIN:14 aws.accountId | expected an account id of 12 digits, quoted',
 ])
 test(refuses, 'no connections at all', '', 'limits: { maxConnections: 0 }\n', [
   'MAIN:14 limits.maxConnections | expected a whole number from 1',
@@ -428,10 +450,14 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
   t.deepEqual(settings.limits, {
     connectTimeout: 10_000,
     connectSize: 65_536,
-    packetSize: 268_435_456,
     maxConnections: null,
     halfCloseTimeout: 30_000,
+    profile: 'open',
+    own: {},
   })
+  t.deepEqual(settings.aws, { partition: 'aws', region: 'us-east-1', accountId: '000000000000' })
+  t.deepEqual(settings.domains[0]?.clientId, { bind: 'policy', prefix: '' })
+  t.deepEqual(settings.domains[0]?.limits, { profile: null, own: {} })
   t.deepEqual(settings.metrics.bind, { host: '127.0.0.1', port: 9883 })
   t.is(settings.workers, 'auto')
   t.is(settings.drain.grace, 30_000)
