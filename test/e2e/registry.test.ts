@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
-import { ca, eventually, knock, server } from '../support/e2e.ts'
+import { ca, eventually, knock, mqttClient, server } from '../support/e2e.ts'
 import { createCa, type Issued, issueDevice } from '../support/pki.ts'
 import { folderFor, freePort, OPEN_POLICIES, startProxy, write } from '../support/proxy.ts'
 
@@ -67,7 +67,7 @@ log: { format: json }
     const met = await Promise.all(Array.from({ length: 12 }, () => connects(device)))
     return met.every((result) => result === wanted)
   }
-  return { dir, proxy, certs, connects, everywhere }
+  return { dir, proxy, certs, connects, everywhere, mqttPort: port }
 }
 
 for (const workers of [1, 2]) {
@@ -102,3 +102,36 @@ for (const workers of [1, 2]) {
     await proxy.stop()
   })
 }
+
+test.serial('a revoked certificate ends its live session with the reason code, and no other', async (t) => {
+  const { dir, certs, everywhere, mqttPort } = await house(t, 2)
+  const others = Array.from({ length: 20 }, (_, n) => issueDevice(ca, { commonName: `other-${n}` }))
+  for (const [n, other] of others.entries()) write(dir, `registry/other-${n}.pem`, other.certPem)
+  const lines = others.map((_, n) => `  - { file: other-${n}.pem, policies: [ devices ] }\n`)
+  write(dir, 'registry/others.yaml', `certificates:\n${lines.join('')}`)
+  const open = (device: Issued) =>
+    mqttClient(t, mqttPort, { cert: device.chainPem, key: device.keyPem, protocolVersion: 5 }).catch(() => null)
+  await eventually(async () => {
+    const came = await knock(mqttPort, 'probe', { as: others[0]! }).catch(() => null)
+    came?.leave()
+    return came !== null
+  }, 'registered')
+  await eventually(() => everywhere(others.at(-1)!, true), 'registered at every worker')
+  const live = await Promise.all([known, ...others].map(open))
+  t.true(live.every((client) => client !== null))
+  const reasons = live.map(() => 0)
+  for (const [n, client] of live.entries()) {
+    client!.on('disconnect', ({ reasonCode }) => {
+      reasons[n] = reasonCode ?? 0
+    })
+  }
+  const begun = performance.now()
+  const id = known.cert.fingerprint256.replaceAll(':', '').toLowerCase()
+  await certs('revoke', id)
+  await eventually(() => !live[0]!.connected, 'gone')
+  t.log(`${Math.round(performance.now() - begun)} ms, the start of the command included`)
+  t.is(reasons[0], 0x87)
+  // The others are heard, not only still open.
+  await Promise.all(live.slice(1).map((client) => client!.publishAsync('still/here', 'x', { qos: 1 })))
+  t.true(reasons.slice(1).every((reason) => reason === 0))
+})
