@@ -18,6 +18,7 @@ import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
 import { type LiveRevocations, RevocationFiles } from './registry/revocations.ts'
+import { isPublic } from './registry/secret.ts'
 import { type RegisteredEvent, type Registrar, selfRegistration } from './registry/self-registration.ts'
 import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
 
@@ -163,7 +164,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     kind: 'ready',
     generation: {
       domains,
-      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings)],
+      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings), ...publicKeyFiles(settings)],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
       hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
@@ -248,6 +249,21 @@ function prefixWarnings({ domains }: Settings): string[] {
       ]
     }),
   )
+}
+
+/** Private keys that everybody on the machine may read. */
+function publicKeyFiles(settings: Settings): readonly string[] {
+  const named = [
+    ...settings.domains.flatMap(({ certificates }, at) =>
+      certificates.map(({ key }, index) => [`domains[${at}].certificates[${index}].key`, key] as const),
+    ),
+    ...Object.entries(settings.backends).flatMap(([name, backend]) =>
+      'key' in backend && backend.key !== null ? [[`backends.${name}.key`, backend.key] as const] : [],
+    ),
+  ]
+  return named
+    .filter(([, file]) => isPublic(file))
+    .map(([setting, file]) => `${setting}: ${file} is a private key and may be read by everybody on this machine`)
 }
 
 function domainOptions(domain: DomainSettings): DomainOptions {

@@ -219,6 +219,43 @@ test(
     'MAIN:10 domains[0].clientTrust | has no effect with authenticationType BACKEND, which asks for no certificate',
   ],
 )
+test(
+  refuses,
+  'BACKEND with policies and more',
+  IN_DOMAIN,
+  domain(
+    'authenticationType: BACKEND\n    applicationProtocol: SECURE_MQTT\n    clientTrust: { policies: [ devices ], cutAtExpiry: true }',
+  ),
+  [
+    'MAIN:10 domains[0].clientTrust | only policies: all else has no effect with authenticationType BACKEND, which asks for no certificate',
+  ],
+)
+test(
+  refuses,
+  'policies of a CA without the registry that has them',
+  '    registry: main\n',
+  '    clientTrust: { mode: ca, ca: [ ca.pem ], policies: [ devices ] }\n',
+  ['MAIN:4 domains[0].registry | is missing, expected the registry with clientTrust.policies'],
+)
+test(
+  refuses,
+  'policies for strangers where there are none',
+  IN_DOMAIN,
+  domain('clientTrust: { policies: [ devices ] }'),
+  [
+    'MAIN:8 domains[0].clientTrust.policies | has no effect with clientTrust.mode registry: the registry knows all who may',
+  ],
+)
+test(
+  refuses,
+  'two registries that write to one folder',
+  'path: registry',
+  'path: registry, state: state }\n  other: { path: registry, state: ./state',
+  ['MAIN:14 registries.other.state | is the folder of registries.main too'],
+)
+test(refuses, 'a registry that would be written', 'path: registry', 'path: registry, state: ./registry', [
+  'MAIN:13 registries.main.state | expected another folder than path, which is never written',
+])
 test(refuses, 'registry mode without a registry', '    registry: main\n', '', [
   'MAIN:4 domains[0].registry | is missing, expected a registry: clientTrust.mode is registry',
 ])
