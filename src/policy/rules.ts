@@ -14,20 +14,22 @@ export class ResourceSet {
   /** Sorted, and none a prefix of another: then at most one can be a prefix of a text, the last that is not after it. */
   readonly #prefixes: readonly string[]
   readonly #globs: GlobIndex
+  /** Asked first: even an empty set would hash the resource. */
+  readonly #exactCount: number
+  readonly empty: boolean
 
   constructor(patterns: readonly Pattern[]) {
     this.#everything = patterns.some(({ kind }) => kind === 'everything')
     this.#exact = new Set(patterns.flatMap((pattern) => (pattern.kind === 'exact' ? [pattern.text] : [])))
     this.#prefixes = shortest(patterns.flatMap((pattern) => (pattern.kind === 'prefix' ? [pattern.text] : [])))
     this.#globs = new GlobIndex(patterns.filter((pattern) => pattern.kind === 'glob'))
-  }
-
-  get empty(): boolean {
-    return !this.#everything && this.#exact.size + this.#prefixes.length + this.#globs.size === 0
+    this.#exactCount = this.#exact.size
+    this.empty = patterns.length === 0
   }
 
   has(resource: string): boolean {
-    return this.#everything || this.#exact.has(resource) || this.#hasPrefixOf(resource) || this.#globs.matches(resource)
+    if (this.#everything || (this.#exactCount > 0 && this.#exact.has(resource))) return true
+    return this.#hasPrefixOf(resource) || this.#globs.matches(resource)
   }
 
   /** True only if every resource that starts with `prefix` is in. */
@@ -46,7 +48,6 @@ export class ResourceSet {
  * that is not after the resource, so its ancestors are the only ones to look at.
  */
 class GlobIndex {
-  readonly size: number
   /** Sorted, each once. */
   readonly #heads: readonly string[]
   /** Index of the longest other head that is a prefix of this one; -1 for none. */
@@ -54,7 +55,6 @@ class GlobIndex {
   readonly #globs: readonly (readonly Pattern[])[]
 
   constructor(globs: readonly Extract<Pattern, { readonly kind: 'glob' }>[]) {
-    this.size = globs.length
     const byHead = Map.groupBy(globs, ({ head }) => head[0] ?? '')
     this.#heads = [...byHead.keys()].sort(byUnits)
     this.#globs = this.#heads.map((head) => byHead.get(head)!)
@@ -138,8 +138,8 @@ export class ActionRules {
 
   /** Deny wins; what is not mentioned is undecided. */
   verdict(resource: string): Verdict {
-    if (this.#deny.has(resource)) return DENIED
-    let verdict: Verdict = this.#allow.has(resource) ? ALLOWED : UNDECIDED
+    if (!this.#deny.empty && this.#deny.has(resource)) return DENIED
+    let verdict: Verdict = !this.#allow.empty && this.#allow.has(resource) ? ALLOWED : UNDECIDED
     if (this.#live.length === 0) return verdict
     const now = this.#seconds()
     for (const rule of this.#live) {
