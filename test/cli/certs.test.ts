@@ -64,7 +64,8 @@ test('a running process is asked, and says why not', async (t) => {
   const registries = { main: { path: join(dir, 'registry'), state: join(dir, 'var/registry') } }
   const owner = new RegistryOwner({ registries, log: NO_LOG, changed() {} })
   const path = join(dir, 'var/admin.sock')
-  const server = await startAdminServer({ path, status: () => ({}), drain() {}, certificates: owner, log: NO_LOG })
+  const connections = { list: async () => [], kick: async () => 0 }
+  const server = await startAdminServer({ path, status: () => ({}), drain() {}, certificates: owner, connections, log: NO_LOG })
   t.teardown(async () => {
     await server.close()
     owner.close()
