@@ -1,5 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { Command } from 'commander'
 import { assemble } from '../assemble.ts'
 import { NO_METRICS } from '../control/metrics.ts'
@@ -8,6 +9,7 @@ import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
+import { passwd } from './passwd.ts'
 import { presignUrl } from './presign.ts'
 import { run } from './run.ts'
 import { schema } from './schema.ts'
@@ -109,6 +111,20 @@ export function program(): Command {
         expires: options.expires ?? null,
         env: process.env,
         now: () => new Date(),
+        print,
+        complain: (line) => process.stderr.write(`${line}\n`),
+      })
+    })
+  root
+    .command('passwd')
+    .description(
+      'print a line for the file of an authorizer of kind password; the password is read from standard input',
+    )
+    .argument('<user>', 'user name')
+    .action(async (user: string) => {
+      process.exitCode = await passwd({
+        user,
+        password: () => text(process.stdin),
         print,
         complain: (line) => process.stderr.write(`${line}\n`),
       })

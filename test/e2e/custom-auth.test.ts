@@ -179,7 +179,7 @@ const PROTOCOLS: Readonly<Record<string, readonly string[]>> = {
 }
 
 for (const [name, way] of Object.entries(WAYS)) {
-  test(`row ${name}: the authorizer decides, and its faults admit nobody`, async (t) => {
+  test.serial(`row ${name}: the authorizer decides, and its faults admit nobody`, async (t) => {
     const { proxy, port, authorizer } = await openDoor(t)
     for (const version of [4, 5] as const) {
       authorizer.behavior = YES
@@ -203,7 +203,7 @@ for (const [name, way] of Object.entries(WAYS)) {
   })
 }
 
-test('a real client over WebSocket, with its credentials in the URL, is let in at the upgrade', async (t) => {
+test.serial('a real client over WebSocket, with its credentials in the URL, is let in at the upgrade', async (t) => {
   const { port, authorizer } = await openDoor(t)
   const client = await connect(port, { protocol: 'wss', path: `/mqtt?${QUERY}`, wsOptions: WS })
   await client.publishAsync('a', 'hello', { qos: 1 })
@@ -211,13 +211,13 @@ test('a real client over WebSocket, with its credentials in the URL, is let in a
   t.is(authorizer.calls.length, 1)
 })
 
-test('an answer without documents lets nobody publish', async (t) => {
+test.serial('an answer without documents lets nobody publish', async (t) => {
   const { port, authorizer } = await openDoor(t)
   authorizer.behavior = { isAuthenticated: true, principalId: 'abc' }
   t.is((await publish(port, HEADERS)).status, 401)
 })
 
-test('without credentials HTTPS is refused with 403, and with a default authorizer it is asked', async (t) => {
+test.serial('without credentials HTTPS is refused with 403, and with a default authorizer it is asked', async (t) => {
   const without = await openDoor(t)
   t.is((await publish(without.port, {})).status, 403)
   t.is(without.authorizer.calls.length, 0)
@@ -226,7 +226,7 @@ test('without credentials HTTPS is refused with 403, and with a default authoriz
   t.is(withDefault.authorizer.calls.length, 1)
 })
 
-test('an authorizer that nobody has is refused, and nobody is asked', async (t) => {
+test.serial('an authorizer that nobody has is refused, and nobody is asked', async (t) => {
   const { port, authorizer } = await openDoor(t)
   t.is((await publish(port, { ...HEADERS, 'x-amz-customauthorizer-name': 'other' })).status, 403)
   const username = USERNAME.replace('tokens', 'other')
