@@ -1,5 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { Command } from 'commander'
 import { assemble } from '../assemble.ts'
 import { NO_METRICS } from '../control/metrics.ts'
@@ -9,6 +10,7 @@ import { check, type Inspection } from './check.ts'
 import { connections, kick } from './connections.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
+import { passwd } from './passwd.ts'
 import { type SimulateOptions, simulate } from './policy.ts'
 import { presignUrl } from './presign.ts'
 import { run } from './run.ts'
@@ -160,6 +162,20 @@ export function program(): Command {
     .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
     .action((action: string, resource: string, options: SimulateOptions) => {
       process.exitCode = simulate(options, action, resource, print)
+    })
+  root
+    .command('passwd')
+    .description(
+      'print a line for the file of an authorizer of kind password; the password is read from standard input',
+    )
+    .argument('<user>', 'user name')
+    .action(async (user: string) => {
+      process.exitCode = await passwd({
+        user,
+        password: () => text(process.stdin),
+        print,
+        complain: (line) => process.stderr.write(`${line}\n`),
+      })
     })
   root
     .command('version')

@@ -64,7 +64,7 @@ test('a running process is asked, and says why not', async (t) => {
   const registries = { main: { path: join(dir, 'registry'), state: join(dir, 'var/registry') } }
   const owner = new RegistryOwner({ registries, log: NO_LOG, changed() {} })
   const path = join(dir, 'var/admin.sock')
-  const connections = { list: async () => [], kick: async () => 0 }
+  const connections = { list: async () => ({ connections: [], total: 0 }), kick: async () => 0 }
   const server = await startAdminServer({ path, status: () => ({}), drain() {}, certificates: owner, connections, log: NO_LOG })
   t.teardown(async () => {
     await server.close()
