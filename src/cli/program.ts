@@ -8,6 +8,7 @@ import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
+import { type SimulateOptions, simulate } from './policy.ts'
 import { run } from './run.ts'
 import { schema } from './schema.ts'
 import { version, versionOf } from './version.ts'
@@ -15,6 +16,8 @@ import { version, versionOf } from './version.ts'
 const print = (line: string): void => {
   process.stdout.write(line.endsWith('\n') ? line : `${line}\n`)
 }
+
+const collect = (value: string, before: readonly string[] = []): readonly string[] => [...before, value]
 
 /** Certificates, keys, registries, revocation lists and TLS policies, looked at as `run` would, without starting it. */
 const parts: Inspection = async (settings) => {
@@ -82,6 +85,34 @@ export function program(): Command {
       })
     })
   certificates(root)
+  root
+    .command('policy')
+    .description('work with policy documents')
+    .command('simulate')
+    .description(
+      'say whether policies allow an action, and which statement decides; exit 0 allowed, 1 denied, 2 no question',
+    )
+    .argument('<action>', 'such as iot:Publish')
+    .argument('<resource>', 'such as topic/a/b, client/c1 or a whole ARN')
+    .requiredOption('-p, --policy <file>', 'policy document; several times: all taken together', collect)
+    .option('--partition <name>', 'head of the ARN', 'aws')
+    .option('--region <name>', 'head of the ARN', 'us-east-1')
+    .option('--account <id>', 'head of the ARN', '000000000000')
+    .option('--client-id <id>', 'MQTT client id; without it as over HTTPS')
+    .option('--source-ip <address>', "the device's address", '192.0.2.1')
+    .option('--server-name <name>', 'SNI')
+    .option('--thing <name>', 'thing attached to the connection')
+    .option('--thing-type <name>', 'its type')
+    .option('--attribute <name=value>', 'one of its attributes; several times', collect, [])
+    .option('--persistent', 'the CONNECT asks for a persistent session')
+    .option('--will-topic <topic>', 'the CONNECT has a will on this topic')
+    .option('--variable <name=value>', 'value of any variable; several times, also of one name', collect, [])
+    .option('--at <date>', 'the time, instead of now')
+    // 1 means denied here; what is not a question must not look like an answer.
+    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+    .action((action: string, resource: string, options: SimulateOptions) => {
+      process.exitCode = simulate(options, action, resource, print)
+    })
   root
     .command('version')
     .description('print the version and the runtime')
