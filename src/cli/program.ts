@@ -6,6 +6,7 @@ import { NO_METRICS } from '../control/metrics.ts'
 import { referencePages } from '../control/reference.ts'
 import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
+import { connections, kick } from './connections.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
 import { type SimulateOptions, simulate } from './policy.ts'
@@ -85,6 +86,22 @@ export function program(): Command {
       })
     })
   certificates(root)
+  const live = root
+    .command('connections')
+    .description('the live sessions: client id, principal, domain, since when')
+    .option(...config)
+    .action(async (options: { config?: string }) => {
+      process.exitCode = await connections({ file: options.config ?? null, env: process.env, print })
+    })
+  live
+    .command('kick')
+    .description('end the session of a client id; exit 0 when there was one')
+    .argument('<client-id>', 'as the device knows it')
+    .option(...config)
+    .action(async (clientId: string, options: { config?: string }, command: Command) => {
+      const file = options.config ?? command.parent?.opts<{ config?: string }>().config ?? null
+      process.exitCode = await kick({ clientId, file, env: process.env, print })
+    })
   root
     .command('policy')
     .description('work with policy documents')

@@ -7,6 +7,7 @@ import { formatIssue, loadSettings } from '../config/load.ts'
 import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
 import { type Primary, runPrimary, workerLink } from '../control/cluster.ts'
+import { type Connections, connectionsPrimary, connectionsWorker, ownConnections } from '../control/connections.ts'
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
@@ -109,6 +110,7 @@ interface House {
   ready(): boolean
   status(): unknown
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
+  readonly connections: Connections
   /** Resolves with the exit code. */
   drain(graceMs: number): Promise<number>
   kill(): void
@@ -138,6 +140,7 @@ async function alone(
     ready: () => true,
     status: () => ({ workers: [], ...started.live }),
     certificates: owner,
+    connections: ownConnections(() => started.sessions),
     async drain(graceMs) {
       await started.stopAccepting()
       await started.endSessions(graceMs)
@@ -157,6 +160,10 @@ async function many(
   workers: number,
 ): Promise<House | null> {
   const store = storeServer((workerId, message) => primary.tell(workerId, message))
+  const connections = connectionsPrimary(
+    (message) => primary.broadcast(message),
+    () => primary.status().length,
+  )
   const owner = openOwner(settings, log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const primary: Primary = runPrimary({
@@ -170,7 +177,11 @@ async function many(
     },
     onReadyCount: (count) => supervision.workers(count),
     onMessage: (data, workerId) =>
-      void (store.heard(data, workerId) || answerWorker(owner, data, (reply) => primary.broadcast(reply))),
+      void (
+        store.heard(data, workerId) ||
+        connections.heard(data) ||
+        answerWorker(owner, data, (reply) => primary.broadcast(reply))
+      ),
   })
   try {
     await primary.started
@@ -185,6 +196,7 @@ async function many(
     ready: () => primary.readyCount > 0,
     status: () => ({ workers: primary.status() }),
     certificates: owner,
+    connections,
     async drain(graceMs) {
       const code = await primary.drain(graceMs)
       owner.close()
@@ -209,8 +221,12 @@ async function worker(
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
     },
-    onMessage: (data) => void (store.heard(data) || registrar.heard(data)),
+    onMessage: (data) => void (store.heard(data) || asked(data) || registrar.heard(data)),
   })
+  const asked = connectionsWorker(
+    ownConnections(() => running?.sessions ?? []),
+    (message) => link.send(message),
+  )
   const store = linkedStore((message) => link.send(message))
   const registrar = registrarLink({
     worker: link.id,
@@ -314,6 +330,7 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
         status: () => ({ version: versionOf(), runtime: RUNTIME, draining, ...(house.status() as object) }),
         drain: requestStop,
         certificates: house.certificates,
+        connections: house.connections,
         log,
       }),
     )

@@ -31,7 +31,9 @@ export interface AuthorityOptions {
 /** By what right a live session goes on: until when, since when to ask again, and what the registry says meanwhile. */
 export class Authority implements Mortal {
   readonly #options: AuthorityOptions
-  readonly #stop = new AbortController()
+  #stopped = false
+  /** Only while an answer is waited for; most sessions never ask. */
+  #asking: AbortController | null = null
   #who: Authenticated
   #permit: Permit
   #end: End | null
@@ -62,7 +64,7 @@ export class Authority implements Mortal {
 
   /** The registry has changed. */
   rejudge(): void {
-    if (this.#stop.signal.aborted) return
+    if (this.#stopped) return
     const outcome = judged(this.#who)
     if (outcome.kind === 'denied') this.#lose(outcome.code)
     else this.#take(outcome)
@@ -70,14 +72,18 @@ export class Authority implements Mortal {
 
   /** The session is over. */
   stop(): void {
+    this.#stopped = true
     this.#disarm()
-    this.#stop.abort()
+    this.#asking?.abort()
   }
 
   async #refresh(): Promise<void> {
-    const { signal } = this.#stop
-    const outcome = await refreshed(this.#who, AbortSignal.any([signal, AbortSignal.timeout(REFRESH_DEADLINE_MS)]))
-    if (signal.aborted) return
+    this.#asking = new AbortController()
+    const deadline = setTimeout(() => this.#asking?.abort(), REFRESH_DEADLINE_MS)
+    const outcome = await refreshed(this.#who, this.#asking.signal)
+    clearTimeout(deadline)
+    this.#asking = null
+    if (this.#stopped) return
     if (outcome.kind === 'denied') return this.#lose('ERR_AUTHORIZATION_ENDED')
     const { id, method } = this.#who.principal
     if (outcome.principal.id !== id || outcome.principal.method !== method) {
