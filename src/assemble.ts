@@ -2,7 +2,7 @@ import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Authenticator, Credentials } from './auth/authenticator.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
-import type { DialResult } from './backend/tcp.ts'
+import type { BackendTls, DialResult } from './backend/tcp.ts'
 import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
@@ -72,7 +72,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
   const backends = new Map<string, Backend>()
   for (const [name, backend] of Object.entries(settings.backends)) {
     try {
-      backends.set(name, makeBackend(name, backend, options))
+      backends.set(name, makeBackend(name, backend, settings.limits.webSocketMessageSize, options))
     } catch (error) {
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
@@ -147,31 +147,41 @@ function readRevocations(domain: DomainSettings, index: number, issues: string[]
   return new RevocationLists(lists, caCertificates(ca))
 }
 
-function makeBackend(name: string, settings: BackendSettings, { metrics, embeddedPath }: AssembleOptions): Backend {
+function makeBackend(
+  name: string,
+  settings: BackendSettings,
+  maxMessageBytes: number,
+  { metrics, embeddedPath }: AssembleOptions,
+): Backend {
   const { username, password, clientId, keepAlive } = settings.identity
   const identity: UpstreamIdentity = { username, password, clientId, keepAlive }
   const onDial = (result: DialResult, seconds: number) => metrics.dial(name, DIAL_LABELS[result], seconds)
   if (settings.kind === 'embedded') {
     return BACKENDS.embedded({ name, identity, path: embeddedPath, connectTimeoutMs: EMBEDDED_TIMEOUT_MS, onDial })
   }
-  return BACKENDS[settings.kind]({
+  const common = {
     name,
     identity,
-    servers: settings.servers.map(({ address }) => address),
     balance: settings.balance,
     connectTimeoutMs: settings.connectTimeout,
     proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
-    tls:
-      settings.kind === 'tcp'
-        ? null
-        : {
-            ca: settings.ca === null ? null : settings.ca.map(read),
-            serverName: settings.serverName,
-            cert: settings.cert === null ? null : read(settings.cert),
-            key: settings.key === null ? null : read(settings.key),
-          },
     onDial,
-  })
+  }
+  if (settings.kind === 'ws') {
+    const servers = settings.servers.map(({ url }) => url)
+    return BACKENDS.ws({ ...common, servers, tls: brokerTls(settings), headers: settings.headers, maxMessageBytes })
+  }
+  const servers = settings.servers.map(({ address }) => address)
+  return BACKENDS[settings.kind]({ ...common, servers, tls: settings.kind === 'tcp' ? null : brokerTls(settings) })
+}
+
+function brokerTls({ ca, serverName, cert, key }: Exclude<BackendSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
+  return {
+    ca: ca === null ? null : ca.map(read),
+    serverName,
+    cert: cert === null ? null : read(cert),
+    key: key === null ? null : read(key),
+  }
 }
 
 const EMBEDDED_TIMEOUT_MS = 5_000

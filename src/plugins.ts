@@ -3,8 +3,9 @@ import { backend } from './auth/backend.ts'
 import { x509 } from './auth/x509.ts'
 import { embedded } from './backend/embedded.ts'
 import { tcp } from './backend/tcp.ts'
+import { ws } from './backend/ws.ts'
 
 export const AUTHENTICATORS = { x509, backend } as const
 
 /** `tls` is `tcp` with a `tls` option; both dial alike. */
-export const BACKENDS = { tcp, tls: tcp, embedded } as const
+export const BACKENDS = { tcp, tls: tcp, ws, embedded } as const

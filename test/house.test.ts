@@ -11,6 +11,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'proxy.ts': ['listener', 'tls'],
   'plugins.ts': ['auth', 'backend'],
   auth: ['policy', 'registry'],
+  backend: ['wss'],
   registry: ['policy'],
   mqtt: ['policy', 'relay.ts'],
   https: ['policy'],

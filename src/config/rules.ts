@@ -131,7 +131,8 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
   }
   for (const [name, value] of Object.entries(fields(backends))) {
     const backend = fields(value)
-    if (backend.kind !== 'tls') continue
+    if (backend.kind !== 'tls' && backend.kind !== 'ws') continue
+    if (backend.kind === 'ws') yield* webSocketRules(backend, ['backends', name])
     for (const [one, other] of [
       ['cert', 'key'],
       ['key', 'cert'],
@@ -140,5 +141,15 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
         yield { path: ['backends', name, other], message: `is missing, expected a PEM file: ${one} is set` }
       }
     }
+  }
+}
+
+/** TLS is asked for by the scheme of a URL; without one, nothing that judges it can have an effect. */
+function* webSocketRules(backend: Fields, path: Path): Generator<Contradiction> {
+  const urls = list(backend.servers).map((server) => fields(server).url)
+  if (urls.some((url) => typeof url !== 'string' || url.startsWith('wss:'))) return
+  for (const key of ['ca', 'serverName', 'cert', 'key']) {
+    if (backend[key] === undefined) continue
+    yield { path: [...path, key], message: 'has no effect, because no server has a URL with wss:' }
   }
 }

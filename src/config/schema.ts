@@ -88,6 +88,31 @@ function isBrokerAddress(text: string): boolean {
   return address !== null && address.port > 0 && (isIP(address.host) !== 0 || /^[\w.-]{1,253}$/.test(address.host))
 }
 
+export interface WebSocketAddress extends Address {
+  /** Path and query. */
+  readonly target: string
+  readonly secure: boolean
+}
+
+const WEB_SOCKET_URL = 'a URL such as "wss://broker:8084/mqtt", without user name and fragment'
+
+function splitUrl(text: string): WebSocketAddress | null {
+  const [, scheme, authority = '', target] = /^(wss?):\/\/([^/?#@\\\s]+)([/?][\x21\x22\x24-\x7e]*)?$/.exec(text) ?? []
+  if (scheme === undefined) return null
+  const secure = scheme === 'wss'
+  const port = /:\d+$/.test(authority) ? '' : `:${secure ? 443 : 80}`
+  if (!isBrokerAddress(authority + port)) return null
+  // A path that is not there is «/» (RFC 6455 §3).
+  const slash = target === undefined || target.startsWith('?') ? '/' : ''
+  return { ...toAddress(authority + port), target: `${slash}${target ?? ''}`, secure }
+}
+
+/** What a WebSocket upgrade says itself. */
+const OURS = /^(?:host|connection|upgrade|content-length|transfer-encoding|sec-websocket-.*)$/i
+
+const toServer = (text: string): WebSocketAddress =>
+  splitUrl(text) ?? { host: text, port: 0, target: '/', secure: true }
+
 /** For `.transform` after a check; where the check failed, the value is never seen. */
 const toAddress = (text: string): Address => splitAddress(text) ?? { host: text, port: 0 }
 
@@ -272,7 +297,21 @@ const PROXY_PROTOCOL = oneOf(['v2'])
   .transform(orNull)
   .describe("Send a PROXY protocol header with the device's address first; the broker must expect it.")
 
+/** What every kind of backend over several servers has. */
 const REACH = {
+  balance: oneOf(['leastconn', 'roundrobin'])
+    .default('leastconn')
+    .describe('leastconn: the server with the fewest sessions of this process. roundrobin: one after the other.'),
+  connectTimeout: duration()
+    .default('5s')
+    .transform(toMs)
+    .describe('To connect to one server, with TLS where it is used.'),
+  identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
+    .prefault({})
+    .describe("What the broker is told in place of the device's own."),
+}
+
+const ADDRESSES = {
   servers: z
     .array(
       section(
@@ -289,37 +328,73 @@ const REACH = {
     )
     .min(1, 'expected at least one server')
     .describe('The servers of this backend, which must be one broker or one cluster.'),
-  balance: oneOf(['leastconn', 'roundrobin'])
-    .default('leastconn')
-    .describe('leastconn: the server with the fewest sessions of this process. roundrobin: one after the other.'),
-  connectTimeout: duration()
-    .default('5s')
-    .transform(toMs)
-    .describe('To connect to one server, with TLS where it is used.'),
-  identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
-    .prefault({})
-    .describe("What the broker is told in place of the device's own."),
+}
+
+const URLS = {
+  servers: z
+    .array(
+      section(
+        {
+          url: z
+            .string(expected(WEB_SOCKET_URL))
+            .refine((text) => splitUrl(text) !== null, `expected ${WEB_SOCKET_URL}`)
+            .transform(toServer)
+            .describe('Where the broker speaks MQTT over WebSocket; wss: is TLS. Its query is never logged.'),
+        },
+        'a server such as { url: "wss://broker:8084/mqtt" }',
+      ),
+      expected('a list of servers such as [ { url: "wss://broker:8084/mqtt" } ]'),
+    )
+    .min(1, 'expected at least one server')
+    .describe('The servers of this backend, which must be one broker or one cluster.'),
+  headers: z
+    .record(
+      z
+        .string()
+        .regex(/^[\w!#$%&'*+.^`|~-]{1,128}$/, 'expected the name of an HTTP header')
+        .refine((text) => !OURS.test(text), 'expected a header that is not part of the upgrade itself'),
+      secret()
+        // Not a string only where load.ts could not find the secret, which is an issue of its own.
+        .transform((value) => (typeof value === 'string' ? value : ''))
+        .refine((text) => /^[\t\x20-\x7e]*$/.test(text), 'expected the value of an HTTP header, in ASCII'),
+      expected('headers such as { authorization: { env: BROKER_TOKEN } }'),
+    )
+    .default({})
+    .describe(
+      'Headers of the upgrade, for a broker or proxy that asks for them: a text, { file: … } or { env: … } each.',
+    ),
+}
+
+const BROKER_TLS = {
+  ca: paths('a list of at least one PEM file')
+    .optional()
+    .transform(orNull)
+    .describe("PEM files with the CAs of the broker's certificate. Absent: the runtime's own list."),
+  serverName: z
+    .string(expected('a host name'))
+    .refine(isServerName, 'expected a host name')
+    .optional()
+    .transform(orNull)
+    .describe("Name to ask for and to verify. Absent: the host of the server's address."),
+  cert: path('a PEM file').optional().transform(orNull).describe('PEM file: our client certificate, with `key`.'),
+  key: path('a PEM file').optional().transform(orNull).describe('PEM file: its private key.'),
 }
 
 const BACKEND = z.discriminatedUnion(
   'kind',
   [
-    section({ kind: z.literal('tcp').describe('An MQTT broker over plain TCP.'), ...REACH }),
+    section({ kind: z.literal('tcp').describe('An MQTT broker over plain TCP.'), ...ADDRESSES, ...REACH }),
     section({
       kind: z.literal('tls').describe('An MQTT broker over TLS; its certificate is always verified.'),
+      ...ADDRESSES,
       ...REACH,
-      ca: paths('a list of at least one PEM file')
-        .optional()
-        .transform(orNull)
-        .describe("PEM files with the CAs of the broker's certificate. Absent: the runtime's own list."),
-      serverName: z
-        .string(expected('a host name'))
-        .refine(isServerName, 'expected a host name')
-        .optional()
-        .transform(orNull)
-        .describe("Name to ask for and to verify. Absent: the host of the server's address."),
-      cert: path('a PEM file').optional().transform(orNull).describe('PEM file: our client certificate, with `key`.'),
-      key: path('a PEM file').optional().transform(orNull).describe('PEM file: its private key.'),
+      ...BROKER_TLS,
+    }),
+    section({
+      kind: z.literal('ws').describe('An MQTT broker over WebSocket; with wss: its certificate is always verified.'),
+      ...URLS,
+      ...REACH,
+      ...BROKER_TLS,
     }),
     section({
       kind: z
@@ -328,7 +403,7 @@ const BACKEND = z.discriminatedUnion(
       identity: section(IDENTITY).prefault({}).describe("What the broker is told in place of the device's own."),
     }),
   ],
-  expected('a backend with kind tcp, tls or embedded'),
+  expected('a backend with kind tcp, tls, ws or embedded'),
 )
 
 export const SETTINGS = section({
@@ -368,6 +443,10 @@ export const SETTINGS = section({
       .default('256MiB')
       .transform(toBytes)
       .describe('Largest packet of a session, either way. 256MiB is all that MQTT can express.'),
+    webSocketMessageSize: size('128B')
+      .default('16MiB')
+      .transform(toBytes)
+      .describe('Largest WebSocket message, either way; it is held whole, a packet may be in several.'),
     maxConnections: z
       .int(expected('a whole number such as 50000'))
       .min(1, 'expected a whole number from 1')
@@ -445,4 +524,4 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
 ]
 
 /** Settings that may be written `{ file: … }` or `{ env: … }`. */
-export const SECRETS: readonly string[] = ['backends.*.identity.password']
+export const SECRETS: readonly string[] = ['backends.*.identity.password', 'backends.*.headers.*']

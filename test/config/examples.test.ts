@@ -39,7 +39,7 @@ for (const file of globSync(join(root, '*.yaml'))) {
         if (value.kind === 'scalar') put(String(value.value))
       }
     }
-    const loaded = loadSettings(copy, { BROKER_PASSWORD: 'secret' })
+    const loaded = loadSettings(copy, { BROKER_PASSWORD: 'secret', BROKER_TOKEN: 'Bearer secret' })
     if (loaded.kind === 'invalid') return t.deepEqual(loaded.issues.map(formatIssue), [])
     // Now that the names are known: certificates that cover them, of the kinds that the files' order asks for.
     for (const domain of loaded.settings.domains) {
@@ -53,7 +53,7 @@ for (const file of globSync(join(root, '*.yaml'))) {
       for (const path of domain.clientTrust.crl?.files ?? []) writeFileSync(path, createCrl(ca, { revoked: [] }).pem)
     }
     for (const backend of Object.values(loaded.settings.backends)) {
-      if (backend.kind !== 'tls') continue
+      if (backend.kind !== 'tls' && backend.kind !== 'ws') continue
       for (const path of backend.ca ?? []) writeFileSync(path, ca.certPem)
     }
     const assembled = await assemble(loaded.settings, { number: 0, metrics: NO_METRICS, embeddedPath: '' })

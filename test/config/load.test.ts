@@ -249,8 +249,8 @@ test(refuses, 'no domain', BASE.slice(BASE.indexOf('domains:'), BASE.indexOf('ba
 ])
 
 // backends and registries
-test(refuses, 'a kind of later work', 'kind: tcp', 'kind: ws', [
-  'MAIN:10 backends.main.kind | expected a backend with kind tcp, tls or embedded',
+test(refuses, 'a kind of later work', 'kind: tcp', 'kind: http', [
+  'MAIN:10 backends.main.kind | expected a backend with kind tcp, tls, ws or embedded',
 ])
 test(refuses, 'a backend without a server', 'servers: [ { address: "broker:1883" } ]', 'balance: leastconn', [
   'MAIN:10 backends.main.servers | is missing, expected a list of servers such as [ { address: "broker:1883" } ]',
@@ -267,6 +267,60 @@ test(refuses, 'a setting of tls on tcp', IN_BACKEND, backend('ca: [ ca.pem ]'), 
 test(refuses, 'a client certificate without its key', IN_BACKEND, '    kind: tls\n    cert: server.pem\n', [
   'MAIN:10 backends.main.key | is missing, expected a PEM file: cert is set',
 ])
+const IN_WS = 'kind: tcp\n    servers: [ { address: "broker:1883" } ]'
+const wsTo = (url: string, rest = '') =>
+  `kind: ws\n    servers: [ { url: "${url}" } ]${rest === '' ? '' : `\n    ${rest}`}`
+for (const url of [
+  'http://broker/mqtt',
+  'broker:8083',
+  'ws://',
+  'ws:///mqtt',
+  'ws://user:secret@broker/mqtt',
+  'ws://broker/mqtt#here',
+  'ws://broker:0/mqtt',
+  'ws://broker:65536/mqtt',
+  'ws://broker/a b',
+  'ws://bro ker/',
+  'ws://broker\\\\evil/',
+  'ws://[::1/mqtt',
+  'WS://broker/mqtt',
+]) {
+  test(refuses, `the URL ${url}`, IN_WS, wsTo(url), [
+    'MAIN:11 backends.main.servers[0].url | expected a URL such as "wss://broker:8084/mqtt", without user name and fragment',
+  ])
+}
+test(refuses, 'TLS toward a URL without it', IN_WS, wsTo('ws://broker/mqtt', 'ca: [ ca.pem ]'), [
+  'MAIN:12 backends.main.ca | has no effect, because no server has a URL with wss:',
+])
+test(
+  refuses,
+  'a header of the upgrade itself',
+  IN_WS,
+  wsTo('ws://broker', 'headers: { Sec-WebSocket-Key: x, Host: y }'),
+  [
+    'MAIN:12 backends.main.headers.Sec-WebSocket-Key | expected a header that is not part of the upgrade itself',
+    'MAIN:12 backends.main.headers.Host | expected a header that is not part of the upgrade itself',
+  ],
+)
+test(refuses, 'a header that is none', IN_WS, wsTo('ws://broker', 'headers: { "a b": x }'), [
+  'MAIN:12 backends.main.headers.a b | expected the name of an HTTP header',
+])
+test(refuses, 'a header that holds another', IN_WS, wsTo('ws://broker', 'headers: { a: "x\\r\\nb: y" }'), [
+  'MAIN:12 backends.main.headers.a | expected the value of an HTTP header, in ASCII',
+])
+test('the URL of a WebSocket broker is taken apart, and its headers may be secrets', (t) => {
+  const server = (url: string) => {
+    const backend = valid(t, BASE.replace(IN_WS, wsTo(url))).backends.main
+    return backend?.kind === 'ws' ? backend.servers[0]!.url : null
+  }
+  const plain = { host: 'broker', port: 80, target: '/', secure: false }
+  t.deepEqual(server('ws://broker'), plain)
+  t.deepEqual(server('wss://broker?token=x'), { ...plain, port: 443, target: '/?token=x', secure: true })
+  t.deepEqual(server('wss://[::1]:8084/mqtt'), { host: '::1', port: 8084, target: '/mqtt', secure: true })
+  const headers = 'headers: { authorization: { file: token }, x-fleet: blue }'
+  const backend = valid(t, BASE.replace(IN_WS, wsTo('ws://broker', headers)), { token: 'Bearer s\n' }).backends.main
+  t.deepEqual(backend?.kind === 'ws' ? { ...backend.headers } : null, { authorization: 'Bearer s', 'x-fleet': 'blue' })
+})
 test(refuses, 'an unknown variable', IN_BACKEND, backend('identity: { username: "${thing}" }'), [
   `MAIN:11 backends.main.identity.username | ${TEMPLATE}`,
 ])
@@ -305,7 +359,7 @@ test(refuses, 'a packet larger than MQTT can express', '', 'limits: { packetSize
   'MAIN:14 limits.packetSize | expected a size of at most "256MiB"',
 ])
 test(refuses, 'a limit of later work', '', 'limits: { profile: open }\n', [
-  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, maxConnections, halfCloseTimeout',
+  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, webSocketMessageSize, maxConnections, halfCloseTimeout',
 ])
 test(refuses, 'no connections at all', '', 'limits: { maxConnections: 0 }\n', [
   'MAIN:14 limits.maxConnections | expected a whole number from 1',
@@ -423,6 +477,7 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
     connectTimeout: 10_000,
     connectSize: 65_536,
     packetSize: 268_435_456,
+    webSocketMessageSize: 16_777_216,
     maxConnections: null,
     halfCloseTimeout: 30_000,
   })

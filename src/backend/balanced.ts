@@ -1,0 +1,125 @@
+import type { AuthorizedConnection } from '../connection.ts'
+import { ProxyError } from '../errors.ts'
+import type { ByteStream } from '../relay.ts'
+import type { Backend, Upstream, UpstreamIdentity } from './backend.ts'
+import { type Balance, Balancer } from './balancer.ts'
+import { canceled, failure, isAborted } from './dial.ts'
+
+/** How one attempt at one server ended; the `result` metric label. */
+export type DialResult = 'connected' | 'refused' | 'timeout' | 'untrusted' | 'canceled'
+
+/** What every kind of backend over several servers has in common. */
+export interface BalancedOptions {
+  readonly name: string
+  readonly identity: UpstreamIdentity
+  readonly balance: Balance
+  /** For one whole `open`: name look-up, TCP, TLS, and every server tried. */
+  readonly connectTimeoutMs: number
+  readonly onDial: (result: DialResult, seconds: number) => void
+  /** Milliseconds, monotonic; `performance.now` unless told. */
+  readonly now?: () => number
+  /** 0 ≤ x < 1; `Math.random` unless told. */
+  readonly random?: () => number
+}
+
+/** What of one `open` is the same for all the servers it tries. */
+export interface Attempt<S> {
+  readonly server: S
+  readonly connection: AuthorizedConnection | null
+  /** The server's share of the time. */
+  readonly deadlineMs: number
+  readonly signals: readonly AbortSignal[]
+}
+
+export interface Ways<S> {
+  readonly servers: readonly S[]
+  peerOf(server: S): string
+  /** One attempt at one server, ended by success, failure, deadline or signal; leaves nothing behind. */
+  attempt(attempt: Attempt<S>): Promise<ByteStream>
+}
+
+/** Our own shortage, which says nothing about the server. */
+const OURS = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
+
+/**
+ * A backend of several servers: chooses, gives each a fair share of the deadline, goes on to the next where the code
+ * allows it, and ends what is open on `close`. How one server is reached is the argument.
+ */
+export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
+  const { servers } = ways
+  const now = options.now ?? (() => performance.now())
+  const balancer = new Balancer(servers.length, options.balance, now, options.random ?? Math.random)
+  const streams = new Set<ByteStream>()
+  const closing = new AbortController()
+
+  return {
+    name: options.name,
+    identity: options.identity,
+
+    async open(connection, signal) {
+      const endsAtMs = now() + options.connectTimeoutMs
+      const signals = [signal, closing.signal]
+      const tried = new Set<number>()
+      let last = new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name} has no servers`)
+      for (;;) {
+        if (isAborted(signals)) throw canceled(signals)
+        const leftMs = endsAtMs - now()
+        const at = tried.size > 0 && leftMs <= 0 ? null : balancer.choose(tried)
+        if (at === null) throw last
+        const server = servers[at]!
+        // A fair share each: the first black hole must not eat the time of a healthy neighbor.
+        const deadlineMs = Math.max(1, leftMs / (servers.length - tried.size))
+        tried.add(at)
+        const startedMs = now()
+        try {
+          const stream = await ways.attempt({ server, connection, deadlineMs, signals })
+          // Between the promise's answer and this line the signal may have come.
+          if (isAborted(signals)) {
+            stream.destroy()
+            throw canceled(signals)
+          }
+          // Its `close` may be over already, and nobody would ever hear of it again.
+          if (stream.destroyed === true) throw new ProxyError('ERR_BACKEND_REFUSED', 'closed as it opened')
+          streams.add(stream)
+          options.onDial('connected', (now() - startedMs) / 1_000)
+          balancer.succeeded(at)
+          stream.on('close', () => {
+            streams.delete(stream)
+            balancer.ended(at)
+          })
+          return { stream, peer: ways.peerOf(server) } satisfies Upstream
+        } catch (thrown) {
+          const error = thrown instanceof ProxyError ? thrown : failure(thrown as Error, false)
+          const aborted = isAborted(signals)
+          balancer.ended(at)
+          options.onDial(aborted ? 'canceled' : RESULTS[error.code]!, (now() - startedMs) / 1_000)
+          if (aborted) throw error
+          if (!isOurs(error)) balancer.failed(at)
+          last = new ProxyError(error.code, `${ways.peerOf(server)}: ${error.message}`, { cause: error.cause })
+          if (!last.failure.retry) throw last
+        }
+      }
+    },
+
+    async close() {
+      closing.abort(new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name} is closed`))
+      await Promise.all(
+        Array.from(streams, (stream) => {
+          const closed = new Promise<void>((resolve) => stream.on('close', () => resolve()))
+          stream.destroy()
+          return closed
+        }),
+      )
+    },
+  }
+}
+
+const RESULTS: Readonly<Record<string, DialResult>> = {
+  ERR_BACKEND_REFUSED: 'refused',
+  ERR_BACKEND_TIMEOUT: 'timeout',
+  ERR_BACKEND_UNTRUSTED: 'untrusted',
+}
+
+function isOurs(error: ProxyError): boolean {
+  return OURS.has((error.cause as NodeJS.ErrnoException | undefined)?.code ?? '')
+}
