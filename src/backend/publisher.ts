@@ -26,6 +26,20 @@ export interface PublisherOptions {
   readonly random?: () => number
 }
 
+export interface PoolCredentials {
+  readonly username: string | null
+  readonly password: string | null
+}
+
+/**
+ * What `publish` of a backend says; without a user name there, what its `identity` says. That holds no variable then:
+ * the settings were refused otherwise.
+ */
+export function poolCredentials(identity: PoolCredentials, publish: PoolCredentials): PoolCredentials {
+  if (publish.username !== null) return { username: publish.username, password: publish.password }
+  return { username: identity.username, password: identity.password }
+}
+
 /** Messages of ours toward one backend. */
 export interface Publisher {
   /**
