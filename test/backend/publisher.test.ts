@@ -299,24 +299,74 @@ test('a broker that says CONNACK and DISCONNECT in one breath leaves no dead con
   t.is(await codeOf(to.publish(message(), NEVER)), 'ok')
 })
 
+/** Deadlines that come when the test says so. */
+function deadlines() {
+  const running = new Set<() => void>()
+  return {
+    timer(_ms: number, fire: () => void) {
+      running.add(fire)
+      return () => void running.delete(fire)
+    },
+    pass() {
+      for (const fire of running) fire()
+      running.clear()
+    },
+  }
+}
+
 test('a broker that is silent for the whole deadline loses the connection, and the next publish gets another', async (t) => {
-  let silent = false
-  const { broker, to } = await pair(
-    t,
-    { publish: (packet, session) => !silent && session.ack(packet) },
-    { timeoutMs: 1_500, connections: 1 },
-  )
-  t.is(await codeOf(to.publish(message(), NEVER)), 'ok')
-  silent = true
-  t.is(await codeOf(to.publish(message(), NEVER)), 'ERR_BACKEND_TIMEOUT')
-  silent = false
-  t.is(await codeOf(to.publish(message(), NEVER)), 'ok')
+  const { held, publish, release } = holding()
+  const { timer, pass } = deadlines()
+  const { broker, to } = await pair(t, { publish }, { timer, connections: 1 })
+  const silence = codeOf(to.publish(message(), NEVER))
+  await until(() => held.length === 1)
+  pass()
+  t.is(await silence, 'ERR_BACKEND_TIMEOUT')
+  held.length = 0
+  const next = codeOf(to.publish(message(), NEVER))
+  await until(() => held.length === 1)
+  release()
+  t.is(await next, 'ok')
   t.is(broker.connects.length, 2)
 })
 
+test('what else is in flight to a silent broker is lost with the connection', async (t) => {
+  const { held, publish } = holding()
+  let expire = () => {}
+  const timer = (_ms: number, fire: () => void) => {
+    if (held.length === 0) expire = fire
+    return () => {}
+  }
+  const { to } = await pair(t, { publish }, { timer, connections: 1 })
+  const first = codeOf(to.publish(message(), NEVER))
+  await until(() => held.length === 1)
+  const second = codeOf(to.publish(message(), NEVER))
+  await until(() => held.length === 2)
+  expire()
+  t.deepEqual(await Promise.all([first, second]), ['ERR_BACKEND_TIMEOUT', 'ERR_BACKEND_LOST'])
+})
+
 test('a broker that never answers CONNECT is a timeout', async (t) => {
-  const { to } = await pair(t, { connack: () => null }, { timeoutMs: 100 })
-  t.is(await codeOf(to.publish(message(), NEVER)), 'ERR_BACKEND_TIMEOUT')
+  const { timer, pass } = deadlines()
+  const { broker, to } = await pair(t, { connack: () => null }, { timer })
+  const publishing = codeOf(to.publish(message(), NEVER))
+  await until(() => broker.connects.length === 1)
+  pass()
+  t.is(await publishing, 'ERR_BACKEND_TIMEOUT')
+})
+
+test('a device that has gone does not hide the silence of a broker', async (t) => {
+  const { held, publish } = holding()
+  const { timer, pass } = deadlines()
+  const { broker, to } = await pair(t, { publish }, { timer, connections: 1 })
+  const gone = new AbortController()
+  const publishing = codeOf(to.publish(message(), gone.signal))
+  await until(() => held.length === 1)
+  gone.abort()
+  t.is(await publishing, 'ERR_BACKEND_REFUSED')
+  pass()
+  await until(() => broker.sessions.size === 0)
+  t.pass()
 })
 
 // biome-ignore format: a table is read down its columns
