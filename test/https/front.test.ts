@@ -570,6 +570,45 @@ test('an upgrade that proves nothing goes through, and CONNECT has to', async (t
   t.deepEqual(identified, [])
 })
 
+test('what a device did against the protocol of WebSockets is how its connection ended', async (t) => {
+  const { connect, endings } = await front(t, {
+    parts: {
+      websocket: (_request, socket) => ({
+        kind: 'accepted',
+        stream: Object.assign(socket, { fault: { code: 'ERR_WEBSOCKET', detail: 'a text frame' } as const }),
+      }),
+      serveMqtt: async (_connection, { stream }) => {
+        stream.destroy()
+        return 'downstream'
+      },
+    },
+  })
+  const device = await connect()
+  device.send(get('/mqtt', WEBSOCKET))
+  t.like(await endings[0], { code: 'ERR_WEBSOCKET', message: 'a text frame' })
+})
+
+test('a process that is closing says to WebSockets that it goes away', async (t) => {
+  const { promise: ending, resolve: end } = Promise.withResolvers<'downstream'>()
+  const { promise: served, resolve: serve } = Promise.withResolvers<{ closeCode?: number }>()
+  const { connect, closing } = await front(t, {
+    parts: {
+      websocket: (_request, socket) => ({ kind: 'accepted', stream: socket }),
+      serveMqtt: (_connection, { stream }) => {
+        serve(stream as { closeCode?: number })
+        return ending
+      },
+    },
+  })
+  const device = await connect()
+  device.send(get('/mqtt', WEBSOCKET))
+  const stream = await served
+  t.is(stream.closeCode, undefined)
+  closing.abort()
+  t.is(stream.closeCode, 1001)
+  end('downstream')
+})
+
 test('an upgrade waits until the requests before it are answered', async (t) => {
   const { connect, published } = await front(t, {
     parts: {
