@@ -110,7 +110,7 @@ const kindOf = (settings: Fields, backend: string): unknown =>
   has(settings.backends, backend) ? fields(fields(settings.backends)[backend]).kind : undefined
 
 /** What HTTPS is answered with by us, whatever a route says. */
-const OWN_PATH = /^\/(?:mqtt|topics(?:\/.*)?)$/
+const OWN_PATH = /^\/(?:mqtt|topics)(?:\/.*)?$/i
 
 function* routeRules(settings: Fields, domain: Fields, domainPath: Path, protocol: string): Generator<Contradiction> {
   const routes = list(domain.routes)

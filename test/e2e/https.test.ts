@@ -78,7 +78,7 @@ log: { format: json, level: debug }
   return { dir, proxy, seen, curl, certificate, mqtts, https, any }
 }
 
-test('curl publishes with a client certificate, and a subscriber has it', async (t) => {
+test.serial('curl publishes with a client certificate, and a subscriber has it', async (t) => {
   const { curl, certificate, https, mqtts, proxy } = await opened(t)
   const subscriber = await mqttClient(t, mqtts)
   await subscriber.subscribeAsync('a/#', { qos: 1 })
@@ -94,7 +94,7 @@ test('curl publishes with a client certificate, and a subscriber has it', async 
   t.like(line, { mode: 'H', event: 'session', reason: 'downstream', requests: 1 })
 })
 
-test('a large body that waits for 100, and one that is too large', async (t) => {
+test.serial('a large body that waits for 100, and one that is too large', async (t) => {
   const { dir, curl, certificate, https } = await opened(t)
   const posts = (bytes: number) => {
     const file = write(dir, 'body', 'x'.repeat(bytes))
@@ -104,7 +104,7 @@ test('a large body that waits for 100, and one that is too large', async (t) => 
   t.regex(await posts(131_073), /\n413$/)
 })
 
-test('a route is forwarded with ours alone, and nothing warns of what people cannot change', async (t) => {
+test.serial('a route is forwarded with ours alone, and nothing warns of what people cannot change', async (t) => {
   const { curl, certificate, https, seen, proxy } = await opened(t)
   const answer = await curl(https, '/things/t/shadow?name=x', '-H', 'X-Brokergate-Principal: root', ...certificate)
   t.is(answer, '{"state":{}}\n200')
@@ -113,7 +113,7 @@ test('a route is forwarded with ours alone, and nothing warns of what people can
   t.notRegex(proxy.output(), /Deprecat/i)
 })
 
-test('what is refused says so, and reaches nobody', async (t) => {
+test.serial('what is refused says so, and reaches nobody', async (t) => {
   const { curl, certificate, https, any, seen, proxy } = await opened(t)
   t.regex(await curl(https, '/topics/t', ...certificate), /MethodNot|Method not allowed.*\n405$/)
   t.regex(await curl(https, '/nowhere', ...certificate), /\n404$/)
@@ -135,7 +135,7 @@ test('what is refused says so, and reaches nobody', async (t) => {
   t.like(line, { level: 'debug', route: 'none', reason: 'host_mismatch' })
 })
 
-test('443 with x-amzn-http-ca takes the certificate, and bytes of MQTT there get no answer', async (t) => {
+test.serial('443 with x-amzn-http-ca takes the certificate, and bytes of MQTT there get no answer', async (t) => {
   const { any } = await opened(t)
   const said = async (bytes: string | Buffer): Promise<string> => {
     const socket = connectTls({
@@ -166,7 +166,7 @@ test('443 with x-amzn-http-ca takes the certificate, and bytes of MQTT there get
   t.is(await said(Buffer.from('100f00044d515454040200000003616263', 'hex')), '')
 })
 
-test('a stop finishes the request in flight', async (t) => {
+test.serial('a stop finishes the request in flight', async (t) => {
   const { proxy, https } = await opened(t)
   const socket = connectTls({
     port: https,

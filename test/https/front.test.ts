@@ -282,6 +282,18 @@ test('what was pipelined behind a request that is refused is never answered', as
   t.deepEqual(published, [])
 })
 
+test('what comes behind a request that says close is not served', async (t) => {
+  const { connect, published, endings } = await front(t)
+  const device = await connect()
+  device.send(post('1', 'Connection: close\r\n') + post('2'))
+  t.is((await device.answer()).status, 200)
+  await device.closed
+  device.socket.end()
+  t.is(device.text, '')
+  t.deepEqual(published, ['1'])
+  t.is(await endings[0], 'downstream')
+})
+
 test('an answer that comes before the body is read ends the connection', async (t) => {
   const { connect } = await front(t, noDefault)
   const device = await connect()
@@ -457,6 +469,27 @@ test('between two requests there is a longer deadline, and from the first byte t
   t.false(clock.pending.some(({ ms }) => ms === 60_000))
   clock.fire(10_000)
   t.is((await device.answer()).status, 408)
+})
+
+test('a device that reads nothing does not keep its place', async (t) => {
+  const clock = new ManualTimer()
+  const { connect, endings, answered } = await front(t, { timer: clock.timer })
+  const device = await connect()
+  device.socket.setNoDelay(true)
+  device.socket.pause()
+  // Until our answers fill what the kernel keeps for it, and the one being written waits.
+  let sent = 0
+  let progress = performance.now()
+  while (performance.now() - progress < 500) {
+    if (sent - answered.length < 4) {
+      device.send(post('t').repeat(8))
+      sent += 8
+      progress = performance.now()
+    }
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.is(clock.fire(30_000), 1)
+  t.like(await endings[0], { code: 'ERR_HTTP_TIMEOUT' })
 })
 
 test('an idle connection is closed in good order after a while', async (t) => {
