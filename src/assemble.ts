@@ -2,13 +2,15 @@ import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Authenticator, Credentials } from './auth/authenticator.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
+import type { Publisher } from './backend/publisher.ts'
 import type { BackendTls, DialResult } from './backend/tcp.ts'
 import type { BackendSettings, DomainSettings, Settings } from './config/schema.ts'
 import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
+import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, BACKENDS } from './plugins.ts'
+import { AUTHENTICATORS, BACKENDS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
 import { type RevocationList, RevocationLists, readCrlFile } from './registry/crl.ts'
 import { readRegistry } from './registry/files.ts'
 import type { Registry } from './registry/registry.ts'
@@ -21,6 +23,10 @@ export interface Generation {
   /** Null where this version has none of the kind. */
   authenticator(domain: string, method: Credentials['kind']): Authenticator | null
   backend(name: string): Backend
+  /** Those of kind `http`, for routes. */
+  httpBackend(name: string): HttpBackend
+  /** Toward a backend that is a broker; it connects when there is something to publish. */
+  publisher(name: string): Publisher
   close(): Promise<void>
 }
 
@@ -70,9 +76,17 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     issues.push(...error.issues)
   }
   const backends = new Map<string, Backend>()
+  const httpBackends = new Map<string, HttpBackend>()
+  const publishers = new Map<string, Publisher>()
   for (const [name, backend] of Object.entries(settings.backends)) {
     try {
-      backends.set(name, makeBackend(name, backend, settings.limits.webSocketMessageSize, options))
+      if (backend.kind === 'http') {
+        httpBackends.set(name, makeHttpBackend(name, backend))
+        continue
+      }
+      const made = makeBackend(name, backend, settings.limits.webSocketMessageSize, options)
+      backends.set(name, made)
+      publishers.set(name, makePublisher(made, backend))
     } catch (error) {
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
@@ -81,8 +95,20 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
 
   const authenticators = new Map<string, Authenticator>()
   for (const [index, domain] of domains.all.entries()) {
-    const { clientTrust } = settings.domains[index]!
+    const { clientTrust, endpointType, sigv4 } = settings.domains[index]!
     authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend())
+    authenticators.set(
+      `${domain.name} sigv4`,
+      AUTHENTICATORS.sigv4({
+        registry: () => (domain.registry === null ? null : (registries.get(domain.registry) ?? null)),
+        region: SIGNED_REGION,
+        services: SIGNED_SERVICES[endpointType],
+        clockSkewMs: sigv4.clockSkew,
+        maxPresignAgeMs: sigv4.maxPresignAge,
+        allowSingleEncodedPath: sigv4.singleEncodedPath,
+        allowSignedToken: sigv4.signedToken,
+      }),
+    )
     authenticators.set(
       `${domain.name} x509`,
       AUTHENTICATORS.x509({
@@ -104,7 +130,10 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       warnings: [...warnings, ...domains.warnings],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       backend: (name) => backends.get(name)!,
+      httpBackend: (name) => httpBackends.get(name)!,
+      publisher: (name) => publishers.get(name)!,
       async close() {
+        await Promise.all([...publishers.values()].map((publisher) => publisher.close()))
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
@@ -124,6 +153,7 @@ function domainOptions(domain: DomainSettings): DomainOptions {
     tlsPolicy: domain.tlsPolicy,
     authenticationType: domain.authenticationType,
     applicationProtocol: domain.applicationProtocol,
+    endpointType: domain.endpointType,
     trustMode: domain.clientTrust.mode,
     caPems: domain.clientTrust.ca.map(read),
     handshakeTimeoutMs: domain.handshakeTimeout,
@@ -147,9 +177,35 @@ function readRevocations(domain: DomainSettings, index: number, issues: string[]
   return new RevocationLists(lists, caCertificates(ca))
 }
 
+type HttpBackendSettings = Extract<BackendSettings, { readonly kind: 'http' }>
+type BrokerSettings = Exclude<BackendSettings, HttpBackendSettings>
+
+function makeHttpBackend(name: string, { url, ca, cert, key, timeout }: HttpBackendSettings): HttpBackend {
+  return {
+    name,
+    url: new URL(url),
+    ca: ca === null ? null : ca.map(read),
+    cert: cert === null ? null : read(cert),
+    key: key === null ? null : read(key),
+    timeoutMs: timeout,
+  }
+}
+
+function makePublisher(backend: Backend, { identity, publish }: BrokerSettings): Publisher {
+  return PUBLISHERS.pool({
+    backend,
+    ...PUBLISHERS.credentials(identity, publish),
+    connections: publish.connections,
+    timeoutMs: publish.timeout,
+    queue: publish.queue,
+    principalProperty: publish.principalProperty,
+    addressProperty: publish.addressProperty,
+  })
+}
+
 function makeBackend(
   name: string,
-  settings: BackendSettings,
+  settings: BrokerSettings,
   maxMessageBytes: number,
   { metrics, embeddedPath }: AssembleOptions,
 ): Backend {
@@ -175,7 +231,7 @@ function makeBackend(
   return BACKENDS[settings.kind]({ ...common, servers, tls: settings.kind === 'tcp' ? null : brokerTls(settings) })
 }
 
-function brokerTls({ ca, serverName, cert, key }: Exclude<BackendSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
+function brokerTls({ ca, serverName, cert, key }: Exclude<BrokerSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
   return {
     ca: ca === null ? null : ca.map(read),
     serverName,
@@ -183,6 +239,9 @@ function brokerTls({ ca, serverName, cert, key }: Exclude<BackendSettings, { kin
     key: key === null ? null : read(key),
   }
 }
+
+/** In the scope of every signature, as it is in the ARNs of policies. */
+const SIGNED_REGION = 'us-east-1'
 
 const EMBEDDED_TIMEOUT_MS = 5_000
 

@@ -60,7 +60,7 @@ export type CloseReason = 'downstream' | 'upstream' | 'probe' | FailureCode
 
 /** What every log line and metric of one connection needs; filled in as the stages pass. */
 export interface Trace {
-  stage: 'accept' | 'hello' | 'handshake' | 'authenticate' | 'connect' | 'open' | 'relay'
+  stage: 'accept' | 'hello' | 'handshake' | 'authenticate' | 'request' | 'connect' | 'open' | 'relay'
   mode: string | null
   protocol: Protocol | null
   serverName: string | null
@@ -75,6 +75,8 @@ export interface Trace {
   helloMs: number | null
   handshakeMs: number | null
   connectedMs: number | null
+  /** HTTP requests taken up on this connection. */
+  requests: number
   bytesIn: number
   bytesOut: number
   packetsIn: number

@@ -1,11 +1,19 @@
 /** Every built-in plugin, listed by hand: what is not here does not exist. */
 import { backend } from './auth/backend.ts'
+import { REST_SERVICES, sigv4 } from './auth/sigv4.ts'
 import { x509 } from './auth/x509.ts'
 import { embedded } from './backend/embedded.ts'
+import { poolCredentials, publisher } from './backend/publisher.ts'
 import { tcp } from './backend/tcp.ts'
 import { ws } from './backend/ws.ts'
 
-export const AUTHENTICATORS = { x509, backend } as const
+export const AUTHENTICATORS = { x509, backend, sigv4 } as const
+
+/** Service names of Signature Version 4, by endpoint type. */
+export const SIGNED_SERVICES = REST_SERVICES
 
 /** `tls` is `tcp` with a `tls` option; both dial alike. */
 export const BACKENDS = { tcp, tls: tcp, ws, embedded } as const
+
+/** What HTTPS publishes go through, in front of any backend. */
+export const PUBLISHERS = { pool: publisher, credentials: poolCredentials } as const

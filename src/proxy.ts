@@ -169,6 +169,7 @@ function newTrace(): Trace {
     helloMs: null,
     handshakeMs: null,
     connectedMs: null,
+    requests: 0,
     bytesIn: 0,
     bytesOut: 0,
     packetsIn: 0,

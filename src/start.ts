@@ -1,15 +1,23 @@
 import { assemble } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
+import { presentsCustom } from './auth/parameters.ts'
+import { presentsSigV4 } from './auth/sigv4-read.ts'
 import type { Settings } from './config/schema.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
-import { httpsHandler } from './https/request.ts'
+import { createForwarder } from './https/forward.ts'
+import { httpsHandler } from './https/front.ts'
+import type { FrontParts } from './https/parts.ts'
+import { publishLimits } from './https/publish.ts'
+import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
+import { OPEN_RULES } from './mqtt/limits.ts'
 import { mqttHandler } from './mqtt/session.ts'
+import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
-import { SERVED_MODES } from './tls/admission.ts'
+import { upgrade } from './wss/upgrade.ts'
 
 export interface StartOptions {
   readonly metrics: Metrics
@@ -19,6 +27,8 @@ export interface StartOptions {
   readonly capacity: Capacity
   /** Told once of every connection, for the log. */
   readonly ended: Parts['ended']
+  /** Told of every HTTP request, for the log. */
+  readonly answered: FrontParts['answered']
 }
 
 /** A proxy that accepts, in this process. */
@@ -34,6 +44,9 @@ export interface Running {
 export type Started =
   | { readonly kind: 'running'; readonly running: Running }
   | { readonly kind: 'refused'; readonly issues: readonly string[] }
+
+/** What ARNs in policies are compared with. */
+const ARN_HEAD = { partition: 'aws', region: 'us-east-1', accountId: '000000000000' } as const
 
 /** For the broker to answer CONNECT. */
 const CONNACK_TIMEOUT_MS = 10_000
@@ -52,8 +65,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   const closing = new AbortController()
   const identify = identifier({
     metrics,
-    authenticatorFor: ({ admissions, domain }, method) =>
-      SERVED_MODES.has(admissions[0]!.mode) ? generation.authenticator(domain.name, method) : null,
+    authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
   })
   const mqtt = mqttHandler({
     limits: {
@@ -68,9 +80,55 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     identify,
     backendFor: (domain) => generation.backend(domain.backend),
   })
+  const { http } = settings.limits
+  // By the first of the server names, which is what a domain is called.
+  const routes = new Map(settings.domains.map((domain) => [domain.serverNames[0]!, routeTable(domain.routes)]))
+  const https = httpsHandler({
+    limits: {
+      headerTimeoutMs: http.headerTimeout,
+      bodyTimeoutMs: http.bodyTimeout,
+      idleTimeoutMs: http.idleTimeout,
+      headerBytes: http.headerSize,
+      headers: http.headers,
+      bodyBytes: http.bodySize,
+    },
+    identify,
+    presentsSigV4,
+    presentsCustom,
+    tokenKeyNames: () => [],
+    hasDefaultAuthorizer: () => false,
+    permitFor: ({ hello, remoteAddress }, who) =>
+      who.grants.permit(
+        ARN_HEAD,
+        connectionVariables({
+          clientId: null,
+          remoteAddress,
+          serverName: hello.serverName.kind === 'name' ? hello.serverName.name : null,
+          thing: null,
+          connectAttributes: [],
+          lastWillTopic: null,
+          own: who.variables,
+        }),
+      ),
+    publishLimits: () => publishLimits(OPEN_RULES),
+    publisher: (domain) => generation.publisher(domain.backend),
+    websocket: (request, socket, head) =>
+      upgrade(request, socket, head, {
+        maxMessageBytes: settings.limits.webSocketMessageSize,
+        firstMessageBytes: settings.limits.connectSize,
+      }),
+    serveMqtt: mqtt.serveArrival,
+    routes: (domain) => routes.get(domain.name) ?? [],
+    httpBackend: generation.httpBackend,
+    forwarder: await createForwarder(),
+    answered(connection, answered) {
+      metrics.request(answered.route, answered.status, answered.seconds)
+      options.answered(connection, answered)
+    },
+  })
   const serve = createServe({
     metrics,
-    handlers: { mqtt, https: httpsHandler() },
+    handlers: { mqtt, https },
     closing: closing.signal,
     domains: () => generation.domains,
     ended: options.ended,
@@ -113,7 +171,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       },
       async endSessions(graceMs) {
         const until = performance.now() + graceMs
-        const sessions = [...mqtt.live]
+        const sessions = [...mqtt.live, ...https.live]
         const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
         const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
         while (acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))

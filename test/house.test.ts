@@ -6,7 +6,7 @@ import test from 'ava'
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['cli'],
   cli: ['start.ts', 'assemble.ts', 'auth', 'config', 'control', 'registry', 'backend'],
-  'start.ts': ['assemble.ts', 'proxy.ts', 'auth', 'listener', 'mqtt', 'wss', 'https', 'tls'],
+  'start.ts': ['assemble.ts', 'proxy.ts', 'auth', 'listener', 'mqtt', 'wss', 'https', 'policy', 'tls'],
   'assemble.ts': ['plugins.ts', 'listener', 'registry', 'tls'],
   'proxy.ts': ['listener', 'tls'],
   'plugins.ts': ['auth', 'backend'],

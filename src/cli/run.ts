@@ -12,6 +12,7 @@ import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
 import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
+import { reasonOf } from '../errors.ts'
 import type { Capacity } from '../listener/listener.ts'
 import { type Running, start } from '../start.ts'
 import type { Print } from './check.ts'
@@ -192,11 +193,28 @@ async function startHere(
       // Load balancers look in every few seconds; nobody wants to read that.
       log[reason === 'probe' ? 'debug' : line.level](line.fields, line.message)
     },
+    answered({ id }, { traceId, route, status, failure }) {
+      if (failure === null) return
+      const fields = {
+        event: 'request',
+        id,
+        traceId,
+        route,
+        status,
+        reason: reasonOf(failure.code),
+        detail: failure.message.slice(0, MAX_DETAIL_LENGTH),
+      }
+      // A fault of ours is told whatever the level; the line of the connection may be hours away.
+      log[failure.code === 'ERR_INTERNAL' ? 'error' : 'debug'](fields, `request refused: ${reasonOf(failure.code)}`)
+    },
   })
   if (started.kind === 'running') return started.running
   for (const issue of started.issues) log.error({}, issue)
   return null
 }
+
+/** As in the line of a connection. */
+const MAX_DETAIL_LENGTH = 256
 
 /** A session holds two descriptors, the device's and the broker's. */
 const DESCRIPTORS_PER_SESSION = 2

@@ -8,11 +8,17 @@ export interface Contradiction {
 }
 
 /** Wire specification §1.2: which protocol goes with which authentication; every other cell is refused at load. */
-const PROTOCOL_OF: Readonly<Record<string, string>> = {
-  DEFAULT: 'DEFAULT',
-  AWS_X509: 'SECURE_MQTT',
-  BACKEND: 'SECURE_MQTT',
+const PROTOCOLS_OF: Readonly<Record<string, readonly string[]>> = {
+  DEFAULT: ['DEFAULT'],
+  AWS_X509: ['SECURE_MQTT', 'HTTPS'],
+  CUSTOM_AUTH_X509: ['SECURE_MQTT', 'HTTPS'],
+  AWS_SIGV4: ['MQTT_WSS', 'HTTPS'],
+  CUSTOM_AUTH: ['SECURE_MQTT', 'MQTT_WSS', 'HTTPS'],
+  BACKEND: ['SECURE_MQTT'],
 }
+
+/** Where certificates are looked at, so that `clientTrust` means something. */
+const CERTIFIED: ReadonlySet<string> = new Set(['DEFAULT', 'AWS_X509', 'CUSTOM_AUTH_X509'])
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -76,6 +82,9 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
     if (typeof backend === 'string' && !has(settings.backends, backend)) {
       yield { path: [...path, 'backend'], message: `no such backend, expected one of: ${names(settings.backends)}` }
     }
+    if (typeof backend === 'string' && kindOf(settings, backend) === 'http') {
+      yield { path: [...path, 'backend'], message: 'expected a broker, not a backend of kind http' }
+    }
     const registry = domain.registry
     if (typeof registry === 'string' && !has(settings.registries, registry)) {
       yield {
@@ -86,15 +95,69 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
 
     const type = domain.authenticationType ?? 'DEFAULT'
     const protocol = domain.applicationProtocol ?? 'DEFAULT'
-    const needed = typeof type === 'string' ? PROTOCOL_OF[type] : undefined
-    if (needed !== undefined && protocol !== needed) {
+    const allowed = typeof type === 'string' && Object.hasOwn(PROTOCOLS_OF, type) ? PROTOCOLS_OF[type]! : []
+    if (allowed.length > 0 && !allowed.includes(String(protocol))) {
+      const which = allowed.length === 1 ? 'the only one that goes' : 'what goes'
       yield {
         path: [...path, 'applicationProtocol'],
-        message: `expected ${needed}, the only one that goes with authenticationType ${type}`,
+        message: `expected ${allowed.join(' or ')}, ${which} with authenticationType ${type}`,
       }
     }
     if (type === 'BACKEND') yield* backendAuthenticationRules(domain, path)
-    else if (needed !== undefined) yield* trustRules(domain, path)
+    else if (typeof type === 'string' && CERTIFIED.has(type)) yield* trustRules(domain, path)
+    yield* routeRules(settings, domain, path, String(protocol))
+  }
+}
+
+const kindOf = (settings: Fields, backend: string): unknown =>
+  has(settings.backends, backend) ? fields(fields(settings.backends)[backend]).kind : undefined
+
+/** What HTTPS is answered with by us, whatever a route says. */
+const OWN_PATH = /^\/(?:mqtt|topics)(?:\/.*)?$/i
+
+function* routeRules(settings: Fields, domain: Fields, domainPath: Path, protocol: string): Generator<Contradiction> {
+  const routes = list(domain.routes)
+  if (routes.length > 0 && protocol !== 'DEFAULT' && protocol !== 'HTTPS') {
+    yield { path: [...domainPath, 'routes'], message: `has no effect with applicationProtocol ${protocol}` }
+  }
+  for (const [at, value] of routes.entries()) {
+    const route = fields(value)
+    const path = [...domainPath, 'routes', at]
+    const pattern = typeof route.path === 'string' ? route.path : ''
+    if (OWN_PATH.test(pattern)) yield { path: [...path, 'path'], message: 'is a path that is served here' }
+    if (typeof route.backend === 'string') {
+      if (!has(settings.backends, route.backend)) {
+        const message = `no such backend, expected one of: ${names(settings.backends)}`
+        yield { path: [...path, 'backend'], message }
+      } else if (kindOf(settings, route.backend) !== 'http') {
+        yield { path: [...path, 'backend'], message: 'expected a backend of kind http' }
+      }
+    }
+    yield* authorizationRules(route, pattern, path)
+  }
+}
+
+/** A route names what the policies are asked, or says that they are not. */
+function* authorizationRules(route: Fields, pattern: string, path: Path): Generator<Contradiction> {
+  const { action, authorize, resource } = route
+  if (action === undefined && authorize === undefined) {
+    yield {
+      path: [...path, 'action'],
+      message: 'is missing, expected an action such as "iot:GetThingShadow", or authorize: none',
+    }
+  } else if (action !== undefined && authorize !== undefined) {
+    yield { path: [...path, 'authorize'], message: 'expected either action or authorize: none' }
+  }
+  if (action === undefined && resource !== undefined) {
+    yield { path: [...path, 'resource'], message: 'has no effect without action' }
+  } else if (action !== undefined && resource === undefined && !/\/things\/\*(?:\/|$)/.test(pattern)) {
+    yield { path: [...path, 'resource'], message: 'is missing, expected a resource: the path has no /things/*' }
+  }
+  if (typeof resource !== 'string') return
+  const stars = pattern.split('/').filter((part) => part === '*').length
+  for (const [, digit] of resource.matchAll(/\$\{(\d)\}/g)) {
+    if (Number(digit) <= stars) continue
+    yield { path: [...path, 'resource'], message: `expected no \${${digit}}: the path has ${stars} *` }
   }
 }
 
@@ -134,7 +197,7 @@ function* backendRules(settings: Fields): Generator<Contradiction> {
   }
   for (const [name, value] of Object.entries(fields(backends))) {
     const backend = fields(value)
-    if (backend.kind !== 'tls' && backend.kind !== 'ws') continue
+    if (backend.kind !== 'tls' && backend.kind !== 'ws' && backend.kind !== 'http') continue
     if (backend.kind === 'ws') yield* webSocketRules(backend, ['backends', name])
     for (const [one, other] of [
       ['cert', 'key'],

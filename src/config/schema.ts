@@ -236,6 +236,65 @@ const SIGV4 = section({
   .prefault({})
   .describe('Signature Version 4, for WebSockets and HTTPS.')
 
+/** Those a device may use on routes; TRACE and CONNECT are nobody's. */
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+
+/** Headers that no setting can let through to a backend: ours, those that frame a message, those that prove who somebody is. */
+const NEVER_FORWARDED =
+  /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|http2-settings|host|content-length|expect|authorization|cookie2?|forwarded|via|x-real-ip|x-original-.*|x-rewrite-.*|x-forwarded-.*|x-amz-.*|x-amzn-.*|x-client-.*|x-ssl-.*|ssl-.*|client-.*|x-brokergate-.*|sec-websocket-.*)$/
+
+const ROUTE = section(
+  {
+    path: z
+      .string(expected('a path such as "/things/*/shadow"'))
+      .regex(
+        /^(?:\/(?:\*|[\w.~!$&'()+,;=:@-]+))+$/,
+        'expected a path such as "/things/*/shadow", * for a whole segment',
+      )
+      .refine((text) => !/\/\.\.?(?:\/|$)/.test(text), 'expected a path without . and ..')
+      .describe('Path of the request; * stands for one segment. Segments are compared decoded.'),
+    methods: z
+      .array(oneOf(METHODS), expected('a list of methods such as [ GET, POST ]'))
+      .min(1, 'expected at least one method')
+      .describe('Methods that this route is for.'),
+    backend: z.string(expected('the name of a backend')).describe('A backend of kind http, by its name.'),
+    action: z
+      .string(expected('an action such as "iot:GetThingShadow"'))
+      .regex(/^[a-z][a-z0-9-]*:[A-Za-z]+$/, 'expected an action such as "iot:GetThingShadow"')
+      .optional()
+      .transform(orNull)
+      .describe("What the device's policies must allow. This or `authorize: none`."),
+    authorize: oneOf(['none'])
+      .optional()
+      .transform(orNull)
+      .describe('none: whoever is known may. Who it is, is asked in any case.'),
+    resource: z
+      .string(expected('a resource such as "topic/${1}"'))
+      .min(1, 'expected a text that is not empty')
+      .refine(
+        (text) => !/\$\{(?![1-9]\})/.test(text),
+        'expected only ${1}, ${2}… as variables, one for each * of the path',
+      )
+      .optional()
+      .transform(orNull)
+      .describe(
+        'On what, as the tail of an ARN; ${1} is what the first * stands for. Absent: the thing of a path with /things/*, and its shadow by ?name=.',
+      ),
+    headers: z
+      .array(
+        z
+          .string(expected('the name of a header'))
+          .regex(/^[A-Za-z0-9][A-Za-z0-9-]*$/, 'expected the name of a header, of letters, digits and hyphens')
+          .transform((text) => text.toLowerCase())
+          .refine((text) => !NEVER_FORWARDED.test(text), 'expected a header that is not reserved'),
+        expected('a list of header names'),
+      )
+      .default([])
+      .describe('Request headers that travel besides the usual ones (Accept, Content-Type and the like).'),
+  },
+  'a route such as { path: "/things/*/shadow", methods: [ GET ], backend: shadows, action: "iot:GetThingShadow" }',
+)
+
 const DOMAIN = section(
   {
     serverNames: z
@@ -271,14 +330,17 @@ const DOMAIN = section(
     tlsPolicy: oneOf(TLS_POLICY_NAMES)
       .default('IoTSecurityPolicy_TLS13_1_2_2022_10')
       .describe('TLS versions and cipher suites, by the names that AWS IoT Core gives them.'),
-    authenticationType: oneOf(['DEFAULT', 'AWS_X509', 'BACKEND'])
+    authenticationType: oneOf(['DEFAULT', 'AWS_X509', 'CUSTOM_AUTH', 'CUSTOM_AUTH_X509', 'AWS_SIGV4', 'BACKEND'])
       .default('DEFAULT')
       .describe(
-        'DEFAULT: port and ALPN decide. AWS_X509: client certificates only. BACKEND: the broker checks CONNECT.',
+        'DEFAULT: port and ALPN decide. AWS_X509: client certificates only. CUSTOM_AUTH: authorizers only. CUSTOM_AUTH_X509: both. AWS_SIGV4: signatures only. BACKEND: the broker checks CONNECT.',
       ),
-    applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT'])
+    applicationProtocol: oneOf(['DEFAULT', 'SECURE_MQTT', 'MQTT_WSS', 'HTTPS'])
       .default('DEFAULT')
-      .describe('SECURE_MQTT with AWS_X509 and BACKEND, DEFAULT with DEFAULT.'),
+      .describe('DEFAULT with DEFAULT; else what is spoken: MQTT over TLS, MQTT over WebSocket, or HTTPS.'),
+    endpointType: oneOf(['data', 'jobs'])
+      .default('data')
+      .describe('jobs: as the jobs endpoint of AWS IoT, which refuses the ALPN name x-amzn-http-ca.'),
     registry: name().optional().transform(orNull).describe('The registry, by its name under `registries`.'),
     clientTrust: CLIENT_TRUST.prefault({}).describe('Which device certificates are trusted.'),
     sigv4: SIGV4,
@@ -287,6 +349,10 @@ const DOMAIN = section(
       .transform(toMs)
       .describe('From accept to the end of the TLS handshake.'),
     backend: z.string(expected('the name of a backend')).describe('Where sessions go, by its name under `backends`.'),
+    routes: z
+      .array(ROUTE, expected('a list of routes'))
+      .default([])
+      .describe('Other HTTPS paths, forwarded to backends of kind http. The first that fits path and method counts.'),
   },
   'a domain: serverNames, certificates, backend and more',
 )
@@ -450,6 +516,11 @@ const BROKER_TLS = {
   key: path('a PEM file').optional().transform(orNull).describe('PEM file: its private key.'),
 }
 
+const HTTP_URL = 'a URL such as "http://shadows:8080", without user name, query and fragment'
+
+const isHttpUrl = (text: string): boolean =>
+  /^https?:\/\/[^/?#@\\\s]+(?:\/[\w.~!$&'()*+,;=:@/-]*)?$/.test(text) && URL.canParse(text)
+
 const BACKEND = z.discriminatedUnion(
   'kind',
   [
@@ -473,9 +544,46 @@ const BACKEND = z.discriminatedUnion(
       identity: section(IDENTITY).prefault({}).describe("What the broker is told in place of the device's own."),
       publish: PUBLISH,
     }),
+    section({
+      kind: z.literal('http').describe('An HTTP server for `routes`; with https: its certificate is always verified.'),
+      url: z
+        .string(expected(HTTP_URL))
+        .refine(isHttpUrl, `expected ${HTTP_URL}`)
+        .describe('Where it is; a path is put before those of the requests.'),
+      ca: BROKER_TLS.ca,
+      cert: BROKER_TLS.cert,
+      key: BROKER_TLS.key,
+      timeout: duration()
+        .default('30s')
+        .transform(toMs)
+        .describe('Until the head of its answer, and then between two pieces of the body.'),
+    }),
   ],
-  expected('a backend with kind tcp, tls, ws or embedded'),
+  expected('a backend with kind tcp, tls, ws, embedded or http'),
 )
+
+const HTTP_LIMITS = section({
+  headerTimeout: duration()
+    .default('10s')
+    .transform(toMs)
+    .describe('For the whole head of a request: from the end of the handshake, later from its first byte.'),
+  bodyTimeout: duration().default('30s').transform(toMs).describe('For the whole body of a request.'),
+  idleTimeout: duration()
+    .default('60s')
+    .transform(toMs)
+    .describe('From an answer to the first byte of the next request on the connection.'),
+  headerSize: size('1KiB').default('16KiB').transform(toBytes).describe('Request line and header fields together.'),
+  headers: z
+    .int(expected('a whole number such as 100'))
+    .min(8, 'expected a whole number from 8')
+    .max(1_000, 'expected a whole number up to 1000')
+    .default(100)
+    .describe('Most header fields of a request.'),
+  bodySize: size('0B')
+    .default('1MiB')
+    .transform(toBytes)
+    .describe('Largest body that is forwarded. What is published or signed ends at 128KiB in any case.'),
+})
 
 export const SETTINGS = section({
   include: z
@@ -528,6 +636,7 @@ export const SETTINGS = section({
       .default('30s')
       .transform(toMs)
       .describe('How long the other direction may go on when one side has ended.'),
+    http: HTTP_LIMITS.prefault({}).describe('Ceilings of HTTP connections.'),
   })
     .prefault({})
     .describe('Ceilings that protect this process.'),

@@ -23,11 +23,27 @@ export interface Metrics {
   /** `version`: `TLSv1.2`, `TLSv1.3` or `none`. */
   handshake(result: string, version: string, seconds: number): void
   identity(method: AuthMethod, result: string): void
+  /** `result`: `allowed`, `denied`, `ok`, `canceled`, or what kept the answer away; `seconds` waiting included. */
+  authorizerCall(authorizer: string, result: string, seconds: number): void
+  authorizerCircuit(authorizer: string, open: boolean): void
   /** `seconds` from accept to CONNACK sent. */
   connect(result: string, mqttVersion: '3.1.1' | '5' | 'unknown', seconds: number): void
   dial(backend: string, result: string, seconds: number): void
   sessions(delta: 1 | -1): void
+  /** An HTTP request that was answered; `route`: publish, mqtt, forward or none. `seconds` from its head to its answer. */
+  request(route: HttpRoute, status: number, seconds: number): void
   closed(reason: CloseReason): void
+}
+
+/** Where HTTP requests go; none are those that were refused before it was known, or have nowhere to go. */
+export const HTTP_ROUTES = ['publish', 'mqtt', 'forward', 'none'] as const
+export type HttpRoute = (typeof HTTP_ROUTES)[number]
+
+const HTTP_STATUSES: Readonly<Record<HttpRoute, readonly number[]>> = {
+  publish: [200, 204, 400, 401, 403, 405, 408, 413, 429, 500, 502, 503, 504],
+  mqtt: [101, 400, 401, 403, 426, 429, 500, 503],
+  forward: [200, 400, 401, 403, 405, 408, 413, 500, 502, 503, 504],
+  none: [400, 404, 408, 421, 431, 500],
 }
 
 export type MetricType = 'counter' | 'gauge' | 'histogram'
@@ -57,11 +73,16 @@ export const METRICS = {
   handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
+  authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
+  authorizer_call_seconds:       { type: 'histogram', labels: ['authorizer'],        buckets: CONNECTION_BUCKETS, help: 'Duration of the questions that were answered, waiting for their turn included.' },
+  authorizer_circuit_open:       { type: 'gauge',     labels: ['authorizer'],        help: 'Processes in which an authorizer failed so often that it is not asked for a while.' },
   connects_total:                { type: 'counter',   labels: ['result', 'version'], help: 'MQTT CONNECT attempts by MQTT version.' },
   connect_seconds:               { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'From accept to the CONNACK of the connections that succeeded.' },
   sessions:                      { type: 'gauge',     labels: [],                    help: 'Sessions relayed now.' },
   bytes_total:                   { type: 'counter',   labels: ['direction'],         help: 'MQTT bytes inside TLS: in is toward the broker, out toward the device.' },
   packets_total:                 { type: 'counter',   labels: ['direction', 'type'], help: 'MQTT control packets, CONNECT and CONNACK included.' },
+  http_requests_total:           { type: 'counter',   labels: ['route', 'status'],   help: 'HTTP requests that were answered, by where they went (publish, mqtt, forward or none) and HTTP status.' },
+  http_request_seconds:          { type: 'histogram', labels: ['route'],             buckets: CONNECTION_BUCKETS, help: 'From the head of an HTTP request to the end of its answer; of an upgrade, to its 101.' },
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
@@ -201,6 +222,9 @@ const PACKET_TYPES = [
 export const WORKER_EXIT_REASONS = ['drained', 'exit', 'signal', 'killed'] as const
 export type WorkerExitReason = (typeof WORKER_EXIT_REASONS)[number]
 
+/** Results of `authorizer_calls_total` with an answer. */
+const ANSWERED: ReadonlySet<string> = new Set(['ok', 'allowed', 'denied'])
+
 const CODES = Object.keys(FAILURES) as FailureCode[]
 
 function reasonsOn(rung: Rung): string[] {
@@ -292,6 +316,10 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
   for (const result of ['ok', 'identity_fault']) identities.inc({ method: 'backend', result }, 0)
 
+  const authorizerCalls = counter('authorizer_calls_total')
+  const authorizerSeconds = histogram('authorizer_call_seconds')
+  const authorizerCircuits = gauge('authorizer_circuit_open')
+
   const connects = counter('connects_total')
   for (const version of ['3.1.1', '5']) {
     for (const result of ['ok', ...reasonsOn('connect')]) connects.inc({ result, version }, 0)
@@ -300,6 +328,14 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const connectSeconds = histogram('connect_seconds')
 
   const sessions = gauge('sessions')
+
+  const requests = counter('http_requests_total')
+  // What each can be answered with by us; a backend's own statuses begin when they come.
+  for (const [route, statuses] of Object.entries(HTTP_STATUSES)) {
+    for (const status of statuses) requests.inc({ route, status }, 0)
+  }
+  const requestSeconds = histogram('http_request_seconds')
+  for (const route of HTTP_ROUTES) requestSeconds.zero({ route })
 
   const traffic = trafficCounters()
   counter('bytes_total', (self) => {
@@ -356,6 +392,11 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') handshakeSeconds.observe(seconds)
       },
       identity: (method, result) => identities.inc({ method, result }),
+      authorizerCall(authorizer, result, seconds) {
+        authorizerCalls.inc({ authorizer, result })
+        if (ANSWERED.has(result)) authorizerSeconds.observe({ authorizer }, seconds)
+      },
+      authorizerCircuit: (authorizer, open) => authorizerCircuits.set({ authorizer }, open ? 1 : 0),
       connect(result, version, seconds) {
         connects.inc({ result, version })
         if (result === 'ok') connectSeconds.observe(seconds)
@@ -365,6 +406,10 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') dialSeconds.observe({ backend }, seconds)
       },
       sessions: (delta) => sessions.inc(delta),
+      request(route, status, seconds) {
+        requests.inc({ route, status: status >= 100 && status <= 599 ? status : 'other' })
+        requestSeconds.observe({ route }, seconds)
+      },
       closed: (reason) => closed.inc({ reason: closeReasonLabel(reason) }),
     },
     supervision: {
@@ -400,8 +445,11 @@ export const NO_METRICS: Metrics = {
   hello() {},
   handshake() {},
   identity() {},
+  authorizerCall() {},
+  authorizerCircuit() {},
   connect() {},
   dial() {},
   sessions() {},
+  request() {},
   closed() {},
 }

@@ -11,8 +11,13 @@ export interface Permit {
    * @param resource the tail of the ARN: `client/<id>`, `topic/<name>`, `topicfilter/<filter>`, `thing/<name>`
    */
   allows(action: Action | (string & {}), resource: string): boolean
-  /** True only if `allows(action, …)` holds for every resource: then the gate need not look at topics of that action. */
+  /**
+   * True only if `allows(action, …)` holds for every resource of the action's type, now and as long as the permit is used:
+   * then the gate need not look at topics of that action.
+   */
   allowsAll(action: Action): boolean
+  /** Variables of the policies that this connection has no usable value for: what names them matches nothing. For the log. */
+  readonly unresolved?: readonly string[]
 }
 
 /** Everything is allowed; the broker behind applies its own rules. */

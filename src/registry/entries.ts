@@ -31,6 +31,8 @@ interface AuthorizerBase {
   /** `[\w=,@-]+`, 1–128: AWS IoT CreateAuthorizer. */
   readonly name: string
   readonly status: 'ACTIVE' | 'INACTIVE'
+  /** Hash over all that the entry says, contents of its files included: what was learned under another is forgotten. */
+  readonly digest: string
   /** Header, query or username parameter that carries the token; null: none is looked for. */
   readonly tokenKeyName: string | null
   /** Public keys (RSA ≥ 2048) of which one must have signed the token; null: signing is off. */
@@ -39,7 +41,14 @@ interface AuthorizerBase {
   readonly cacheForHttp: boolean
   /** Answers may be shared between connections for so long, in ms; null: never. */
   readonly shareForMs: number | null
+  /** For one whole decision, at most 5 s. */
+  readonly timeoutMs: number
+  /** Most calls at once in one process. */
+  readonly concurrency: number
 }
+
+/** What is done with an answer whose lifetimes are outside of 300…86400 s. */
+export type LifetimeRule = 'refuse' | 'clamp'
 
 export type AuthorizerEntry =
   | (AuthorizerBase & {
@@ -49,8 +58,7 @@ export type AuthorizerEntry =
       readonly ca: readonly string[] | null
       /** Sent with each call: the webhook's own credentials. */
       readonly headers: Readonly<Record<string, string>>
-      /** For one whole call, at most 5 s by default. */
-      readonly timeoutMs: number
+      readonly lifetimes: LifetimeRule
     })
   | (AuthorizerBase & {
       readonly kind: 'jwt'
@@ -59,7 +67,9 @@ export type AuthorizerEntry =
       readonly keys: readonly KeyObject[] | null
       /** PEM for `jwksUrl`; null trusts the runtime's own list. */
       readonly ca: readonly string[] | null
+      /** JWS names of signatures with public keys; HMAC and `none` are none. */
       readonly algorithms: readonly string[]
+      /** Null: said to be unchecked. */
       readonly issuer: string | null
       readonly audience: string | null
       readonly tokenFrom: 'parameter' | 'password' | 'username'
@@ -69,8 +79,7 @@ export type AuthorizerEntry =
     })
   | (AuthorizerBase & {
       readonly kind: 'password'
-      /** user → hash, as the file says */
-      readonly users: ReadonlyMap<string, string>
+      readonly users: ReadonlyMap<string, PasswordHash>
       readonly policies: readonly string[]
     })
   | (AuthorizerBase & {
@@ -78,4 +87,18 @@ export type AuthorizerEntry =
       /** Absolute path of an ES module. */
       readonly path: string
       readonly options: Readonly<Record<string, unknown>>
+      readonly lifetimes: LifetimeRule
     })
+
+/** A line of a password file, read. */
+export type PasswordHash =
+  | { readonly kind: 'pbkdf2-sha512'; readonly iterations: number; readonly salt: Buffer; readonly hash: Buffer }
+  | {
+      readonly kind: 'scrypt'
+      /** CPU and memory cost, a power of two (RFC 7914 §2). */
+      readonly cost: number
+      readonly blockSize: number
+      readonly parallelization: number
+      readonly salt: Buffer
+      readonly hash: Buffer
+    }

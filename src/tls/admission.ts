@@ -49,8 +49,10 @@ export const COMBINATIONS: Readonly<Record<AuthenticationType, readonly Applicat
   BACKEND:          ['SECURE_MQTT'                                ],
 }
 
-/** The modes that this version carries to the broker. The rest are known, admitted, and answered with ERR_MODE_UNSERVED. */
-export const SERVED_MODES: ReadonlySet<string> = new Set(['D', 'C', 'AWS_X509/SECURE_MQTT', 'BACKEND/SECURE_MQTT'])
+export type EndpointType = 'data' | 'jobs'
+
+/** ALPN names that an endpoint of this type does not answer on 443 (wire specification §1.1, stated exclusions). */
+const EXCLUDED: Readonly<Record<EndpointType, readonly string[]>> = { data: [], jobs: ['x-amzn-http-ca'] }
 
 type Explicit<T> = Exclude<T, 'DEFAULT'>
 
@@ -102,6 +104,7 @@ export function explicitAdmissions(
 
 /** What `admit` needs to know of a domain. */
 export interface Admitting {
+  readonly endpointType: EndpointType
   readonly admissions: readonly Admission[]
   readonly byAlpn: boolean
 }
@@ -122,13 +125,15 @@ export function admit(domain: Admitting, port: number, offered: readonly string[
   const first = rows[0]
   if (!first) return { kind: 'refused', code: 'ERR_PORT_UNSERVED' }
 
-  const named = rows.find((row) => row.alpn !== null && offered.includes(row.alpn))
+  const excluded = port === STRICT_PORT ? EXCLUDED[domain.endpointType] : []
+  const known = offered.filter((name) => !excluded.includes(name))
+  const named = rows.find((row) => row.alpn !== null && known.includes(row.alpn))
   if (named) {
     return { kind: 'admitted', admissions: rows.filter((row) => row.alpn === named.alpn), alpn: named.alpn }
   }
 
   const echoed = domain.byAlpn ? (ECHOED_BY_PORT[port] ?? []) : ECHOED_BY_PROTOCOL[first.protocol]
-  const alpn = echoed.find((name) => offered.includes(name)) ?? null
+  const alpn = echoed.find((name) => known.includes(name)) ?? null
   const open = rows.filter((row) => row.alpn === null)
   const unknown = offered.length > 0 && alpn === null
   if (open.length === 0 || (unknown && port === STRICT_PORT)) return { kind: 'refused', code: 'ERR_ALPN_UNSUPPORTED' }

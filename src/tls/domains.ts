@@ -8,6 +8,7 @@ import {
   type ApplicationProtocol,
   type AuthenticationType,
   COMBINATIONS,
+  type EndpointType,
   explicitAdmissions,
 } from './admission.ts'
 import { contextOptions, TLS_RUNTIME, type TlsRuntime } from './policies.ts'
@@ -25,6 +26,7 @@ export interface Domain {
   readonly admissions: readonly Admission[]
   /** True when the port × ALPN table decides (`DEFAULT`), false when the domain fixes protocol and authentication. */
   readonly byAlpn: boolean
+  readonly endpointType: EndpointType
   /** Name of its backend. */
   readonly backend: string
   /** Name of the registry that counts here; null when none does. */
@@ -74,6 +76,7 @@ export interface DomainOptions {
   readonly tlsPolicy: string
   readonly authenticationType: AuthenticationType
   readonly applicationProtocol: ApplicationProtocol
+  readonly endpointType: EndpointType
   readonly trustMode: TrustMode
   /** PEM files' contents, each with one or more certificates; used in the CA modes only. */
   readonly caPems: readonly string[]
@@ -362,6 +365,7 @@ export function createDomains(settings: DomainsOptions, deps: DomainsDeps = {}):
       enabled: options.enabled,
       admissions: byAlpn ? ADMISSIONS : explicitAdmissions(options.authenticationType, options.applicationProtocol),
       byAlpn,
+      endpointType: options.endpointType,
       backend: options.backend,
       registry: options.registry,
       trust: { mode: options.trustMode, caCertificates },

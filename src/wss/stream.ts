@@ -86,6 +86,8 @@ export class WebSocketStream extends EventEmitter implements ByteStream {
   /** Bytes read since the last whole message. */
   #unread = 0
   #sawMessage = false
+  /** Nothing more is read of a stranger who sent too much. */
+  #isHeld = false
   readonly #firstMessageBytes: number
   readonly #answerMs: number
 
@@ -140,8 +142,10 @@ export class WebSocketStream extends EventEmitter implements ByteStream {
   resume(): this {
     if (this.#flowing === true) return this
     this.#flowing = true
-    if (this.#hasPaused) this.#socket.off('data', this.#watchFirst)
-    this.#webSocket.resume()
+    const isOpen = this.#webSocket.readyState === this.#webSocket.OPEN
+    // Whoever is refused is ended first, and stays a stranger.
+    if (this.#hasPaused && isOpen) this.#socket.off('data', this.#watchFirst)
+    if (!this.#isHeld) this.#webSocket.resume()
     this.#schedule()
     return this
   }
@@ -203,7 +207,7 @@ export class WebSocketStream extends EventEmitter implements ByteStream {
 
   #settle(): void {
     if (this.#pending.length > 0) return
-    if (this.#over) this.#emitEnd()
+    if (this.#over && !this.destroyed) this.#emitEnd()
     if (this.#gone) this.#emitClose()
   }
 
@@ -278,9 +282,13 @@ export class WebSocketStream extends EventEmitter implements ByteStream {
     if (this.#sawMessage) this.#unread = 0
     else this.#unread += chunk.length
     this.#sawMessage = false
-    if (this.#unread > this.#firstMessageBytes) {
+    if (this.#unread <= this.#firstMessageBytes) return
+    if (this.#webSocket.readyState === this.#webSocket.OPEN) {
       this.#fail('ERR_WEBSOCKET_TOO_LARGE', `${this.#unread} bytes without a whole first message`, TOO_BIG)
     }
+    // The package would go on to gather the message until the connection is cut.
+    this.#isHeld = true
+    this.#webSocket.pause()
   }
 
   #emitEnd(): void {

@@ -1,7 +1,7 @@
-import type { TestFn } from 'ava'
+import type { ExecutionContext, TestFn } from 'ava'
 import type { Authenticator, AuthOutcome, Credentials } from '../../src/auth/authenticator.ts'
 import type { SecuredConnection } from '../../src/connection.ts'
-import { FAILURES } from '../../src/errors.ts'
+import { FAILURES, type FailureCode } from '../../src/errors.ts'
 import { NO_VARIABLES } from '../../src/policy/permit.ts'
 import { ARN } from '../support/identity.ts'
 
@@ -12,12 +12,15 @@ export interface Setup<C extends Credentials> {
   readonly refused: C | null
   /** The same kind with something broken inside; null where nothing can break. */
   readonly faulty: Authenticator<C> | null
+  /** What a fault is called; ERR_IDENTITY_FAULT unless said. */
+  readonly faultCode?: FailureCode
 }
 
 /** As much of a connection as an authenticator may look at. */
 export function connectionOf(domain = 'iot.example.com'): SecuredConnection {
   // The rest belongs to other stages; reading it here would be a mistake that shows.
-  return { id: 'c-1', domain: { name: domain }, remoteAddress: '127.0.0.1' } as SecuredConnection
+  const hello = { serverName: { kind: 'name', name: domain } }
+  return { id: 'c-1', domain: { name: domain }, hello, remoteAddress: '127.0.0.1' } as SecuredConnection
 }
 
 /** What an outcome says; what it can do is a closure, new each time. */
@@ -31,12 +34,12 @@ function said(outcome: AuthOutcome) {
 export function behavesLikeAnAuthenticator<C extends Credentials>(
   test: TestFn,
   kind: string,
-  setup: () => Setup<C>,
+  setup: (t: ExecutionContext) => Setup<C> | Promise<Setup<C>>,
 ): void {
   const signal = AbortSignal.timeout(60_000)
 
   test(`${kind}: whom it accepts has a name and a permit`, async (t) => {
-    const { authenticator, accepted } = setup()
+    const { authenticator, accepted } = await setup(t)
     t.is(authenticator.method, accepted.kind)
     const outcome = await authenticator.authenticate(accepted, connectionOf(), signal)
     if (outcome.kind !== 'authenticated') return t.fail(outcome.detail)
@@ -48,7 +51,7 @@ export function behavesLikeAnAuthenticator<C extends Credentials>(
   })
 
   test(`${kind}: the same proof has the same answer`, async (t) => {
-    const { authenticator, accepted } = setup()
+    const { authenticator, accepted } = await setup(t)
     const ask = () => authenticator.authenticate(accepted, connectionOf(), signal)
     const [one, other] = [await ask(), await ask()]
     t.is(one.kind, 'authenticated')
@@ -56,7 +59,7 @@ export function behavesLikeAnAuthenticator<C extends Credentials>(
   })
 
   test(`${kind}: a refusal is an answer with a code and one line of detail`, async (t) => {
-    const { authenticator, refused } = setup()
+    const { authenticator, refused } = await setup(t)
     if (refused === null) return t.pass()
     const outcome = await authenticator.authenticate(refused, connectionOf(), signal)
     if (outcome.kind !== 'denied') return t.fail('accepted')
@@ -65,9 +68,9 @@ export function behavesLikeAnAuthenticator<C extends Credentials>(
   })
 
   test(`${kind}: a fault is thrown and admits nobody`, async (t) => {
-    const { faulty, accepted } = setup()
+    const { faulty, accepted, faultCode } = await setup(t)
     if (faulty === null) return t.pass()
     const asking = faulty.authenticate(accepted, connectionOf(), signal)
-    await t.throwsAsync(asking, { name: 'ProxyError', code: 'ERR_IDENTITY_FAULT' })
+    await t.throwsAsync(asking, { name: 'ProxyError', code: faultCode ?? 'ERR_IDENTITY_FAULT' })
   })
 }

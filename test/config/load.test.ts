@@ -68,7 +68,7 @@ const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP = 'include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, registry, clientTrust, sigv4, handshakeTimeout, backend'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, sigv4, handshakeTimeout, backend, routes'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -180,15 +180,29 @@ test(refuses, 'an unknown TLS policy', IN_DOMAIN, domain('tlsPolicy: TLSv1.3'), 
 test(refuses, 'an unknown status', IN_DOMAIN, domain('status: off'), [
   'MAIN:8 domains[0].status | expected one of enabled, disabled',
 ])
-test(refuses, 'an authentication of later work', IN_DOMAIN, domain('authenticationType: CUSTOM_AUTH'), [
-  'MAIN:8 domains[0].authenticationType | expected one of DEFAULT, AWS_X509, BACKEND',
+test(refuses, 'an unknown authentication', IN_DOMAIN, domain('authenticationType: PASSWORD'), [
+  'MAIN:8 domains[0].authenticationType | expected one of DEFAULT, AWS_X509, CUSTOM_AUTH, CUSTOM_AUTH_X509, AWS_SIGV4, BACKEND',
 ])
-test(refuses, 'a protocol of later work', IN_DOMAIN, domain('applicationProtocol: HTTPS'), [
-  'MAIN:8 domains[0].applicationProtocol | expected one of DEFAULT, SECURE_MQTT',
+test(refuses, 'an unknown protocol', IN_DOMAIN, domain('applicationProtocol: HTTP'), [
+  'MAIN:8 domains[0].applicationProtocol | expected one of DEFAULT, SECURE_MQTT, MQTT_WSS, HTTPS',
 ])
-test(refuses, 'AWS_X509 without its protocol [§1.2]', IN_DOMAIN, domain('authenticationType: AWS_X509'), [
-  'MAIN:4 domains[0].applicationProtocol | expected SECURE_MQTT, the only one that goes with authenticationType AWS_X509',
-])
+for (const [type, expected] of [
+  ['AWS_X509', 'SECURE_MQTT or HTTPS'],
+  ['CUSTOM_AUTH_X509', 'SECURE_MQTT or HTTPS'],
+  ['AWS_SIGV4', 'MQTT_WSS or HTTPS'],
+  ['CUSTOM_AUTH', 'SECURE_MQTT or MQTT_WSS or HTTPS'],
+] as const) {
+  test(refuses, `${type} without a protocol [§1.2]`, IN_DOMAIN, domain(`authenticationType: ${type}`), [
+    `MAIN:4 domains[0].applicationProtocol | expected ${expected}, what goes with authenticationType ${type}`,
+  ])
+}
+test(
+  refuses,
+  'a signature over plain MQTT [§1.2]',
+  IN_DOMAIN,
+  domain('authenticationType: AWS_SIGV4\n    applicationProtocol: SECURE_MQTT'),
+  ['MAIN:9 domains[0].applicationProtocol | expected MQTT_WSS or HTTPS, what goes with authenticationType AWS_SIGV4'],
+)
 test(refuses, 'DEFAULT with a protocol [§1.2]', IN_DOMAIN, domain('applicationProtocol: SECURE_MQTT'), [
   'MAIN:8 domains[0].applicationProtocol | expected DEFAULT, the only one that goes with authenticationType DEFAULT',
 ])
@@ -249,8 +263,8 @@ test(refuses, 'no domain', BASE.slice(BASE.indexOf('domains:'), BASE.indexOf('ba
 ])
 
 // backends and registries
-test(refuses, 'a kind of later work', 'kind: tcp', 'kind: http', [
-  'MAIN:10 backends.main.kind | expected a backend with kind tcp, tls, ws or embedded',
+test(refuses, 'an unknown kind', 'kind: tcp', 'kind: udp', [
+  'MAIN:10 backends.main.kind | expected a backend with kind tcp, tls, ws, embedded or http',
 ])
 test(refuses, 'a backend without a server', 'servers: [ { address: "broker:1883" } ]', 'balance: leastconn', [
   'MAIN:10 backends.main.servers | is missing, expected a list of servers such as [ { address: "broker:1883" } ]',
@@ -359,7 +373,7 @@ test(refuses, 'a packet larger than MQTT can express', '', 'limits: { packetSize
   'MAIN:14 limits.packetSize | expected a size of at most "256MiB"',
 ])
 test(refuses, 'a limit of later work', '', 'limits: { profile: open }\n', [
-  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, webSocketMessageSize, maxConnections, halfCloseTimeout',
+  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, webSocketMessageSize, maxConnections, halfCloseTimeout, http',
 ])
 test(refuses, 'no connections at all', '', 'limits: { maxConnections: 0 }\n', [
   'MAIN:14 limits.maxConnections | expected a whole number from 1',
@@ -480,6 +494,14 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
     webSocketMessageSize: 16_777_216,
     maxConnections: null,
     halfCloseTimeout: 30_000,
+    http: {
+      headerTimeout: 10_000,
+      bodyTimeout: 30_000,
+      idleTimeout: 60_000,
+      headerSize: 16_384,
+      headers: 100,
+      bodySize: 1_048_576,
+    },
   })
   t.deepEqual(settings.metrics.bind, { host: '127.0.0.1', port: 9883 })
   t.is(settings.workers, 'auto')
@@ -535,7 +557,7 @@ test('a secret comes from a file, without the newline at its end, or from the en
       files,
       env,
     ).backends
-    return main?.identity.password
+    return main?.kind === 'tcp' ? main.identity.password : null
   }
   t.is(password('{ file: secrets/p }', { 'secrets/p': 'a b\n\n' }, {}), 'a b\n')
   t.is(password('{ env: P }', {}, { P: '12' }), '12')
@@ -617,7 +639,7 @@ test('BROKERGATE_SECTION__KEY sets a single setting over the files', (t) => {
   t.regex(settings.admin.socket, /brokergate-config-\w+\/run\/a\.sock$/)
   const { main } = settings.backends
   t.is(main?.kind === 'tcp' ? main.balance : null, 'roundrobin')
-  t.is(main?.identity.password, '1234', 'a password of digits stays a text')
+  t.is(main?.kind === 'tcp' ? main.identity.password : null, '1234', 'a password of digits stays a text')
 })
 
 test('names without two underscores are not settings, such as those Kubernetes injects for a Service', (t) => {

@@ -21,6 +21,7 @@ const REACHED_NOTHING: Trace = {
   helloMs: null,
   handshakeMs: null,
   connectedMs: null,
+  requests: 0,
   bytesIn: 0,
   bytesOut: 0,
   packetsIn: 0,
@@ -42,6 +43,7 @@ const RELAYED: Trace = {
   helloMs: 0.123456,
   handshakeMs: 2,
   connectedMs: 5,
+  requests: 1,
   bytesIn: 10,
   packetsIn: 1,
 }

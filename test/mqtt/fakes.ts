@@ -101,9 +101,12 @@ export function fakeMetrics() {
     hello: () => {},
     handshake: () => {},
     identity: (method, result) => told.push(`identity ${method} ${result}`),
+    authorizerCall: () => {},
+    authorizerCircuit: () => {},
     connect: (result, version) => told.push(`connect ${result} ${version}`),
     dial: () => {},
     sessions: (delta) => told.push(`sessions ${delta}`),
+    request: (route, status) => told.push(`request ${route} ${status}`),
     closed: () => {},
   }
   return { metrics, told }

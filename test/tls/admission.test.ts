@@ -7,13 +7,13 @@ import {
   admit,
   COMBINATIONS,
   explicitAdmissions,
-  SERVED_MODES,
   wantsCertificate,
 } from '../../src/tls/admission.ts'
 
-const DEFAULT: Admitting = { byAlpn: true, admissions: ADMISSIONS }
+const DEFAULT: Admitting = { byAlpn: true, endpointType: 'data', admissions: ADMISSIONS }
 const explicit = (auth: AuthenticationType, protocol: ApplicationProtocol): Admitting => ({
   byAlpn: false,
+  endpointType: 'data',
   admissions: explicitAdmissions(auth, protocol),
 })
 
@@ -149,6 +149,14 @@ test('a client certificate is asked for only where X.509 is still possible', (t)
   t.false(wants(explicit('BACKEND', 'SECURE_MQTT'), 8883, []))
 })
 
-test('served to the end: MQTT with X.509, and with the broker’s own judgement', (t) => {
-  t.deepEqual([...SERVED_MODES].sort(), ['AWS_X509/SECURE_MQTT', 'BACKEND/SECURE_MQTT', 'C', 'D'])
+test('an endpoint for jobs does not answer x-amzn-http-ca on 443, and another name of the offer may', (t) => {
+  const jobs: Admitting = { ...DEFAULT, endpointType: 'jobs' }
+  t.is(told(jobs, 443, ['x-amzn-http-ca']), 'ERR_ALPN_UNSUPPORTED')
+  t.is(told(jobs, 443, ['x-amzn-http-ca', 'http/1.1']), `${HTTP} → http/1.1`)
+  t.is(told(jobs, 443, []), `${HTTP} → none`)
+  t.is(told(jobs, 8443, ['x-amzn-http-ca']), 'H https/x509 → x-amzn-http-ca')
+  t.is(
+    told({ ...explicit('AWS_X509', 'HTTPS'), endpointType: 'jobs' }, 443, ['x-amzn-http-ca']),
+    'ERR_ALPN_UNSUPPORTED',
+  )
 })

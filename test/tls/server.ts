@@ -25,6 +25,7 @@ export function domainOptions(over: Partial<DomainOptions> = {}): DomainOptions 
     tlsPolicy: 'IoTSecurityPolicy_TLS13_1_2_2022_10',
     authenticationType: 'DEFAULT',
     applicationProtocol: 'DEFAULT',
+    endpointType: 'data',
     trustMode: 'registry',
     caPems: [],
     handshakeTimeoutMs: 10_000,

@@ -1,5 +1,6 @@
 import test from 'ava'
 import type { FailureCode } from '../../src/errors.ts'
+import type { WebSocketStream } from '../../src/wss/stream.ts'
 import { until } from '../mqtt/fakes.ts'
 import { BINARY, CLOSE, CONTINUATION, closeCodeOf, closeFrame, frame, PING, PONG, TEXT, upgraded } from './frames.ts'
 
@@ -336,6 +337,34 @@ test('a stranger is held to a small first message, a device that was let in is n
   await until(() => device.data().length === 5_007)
   t.is(device.stream.fault, null)
 })
+
+for (const [what, refuse] of [
+  ['a stranger', () => {}],
+  [
+    'a stranger who was refused',
+    ({ stream }: { stream: WebSocketStream }) => {
+      stream.pause()
+      stream.write(Buffer.from('CONNACK'))
+      stream.end()
+      stream.resume()
+    },
+  ],
+] as const) {
+  test(`${what} who sends on is not read any more, and cut`, async (t) => {
+    const session = upgraded(t, { firstMessageBytes: 100_000, closeMs: 200 })
+    refuse(session)
+    const { device, near, stream } = session
+    device.write(frame(BINARY, '', { declared: 1_000_000n }))
+    for (let sent = 0; sent < 60; sent++) device.write(Buffer.alloc(16_384))
+    await until(() => near.isPaused() && device.writableLength > 0)
+    stream.resume()
+    const waiting = device.writableLength
+    t.true(waiting > 500_000, `${waiting} bytes are still with the device`)
+    await new Promise((resolve) => stream.on('close', resolve as () => void))
+    t.is(session.data(), '')
+    t.is(stream.fault?.code ?? null, what === 'a stranger' ? 'ERR_WEBSOCKET_TOO_LARGE' : null)
+  })
+}
 
 test('a first message in many small frames is served within its limit', async (t) => {
   const session = upgraded(t, { firstMessageBytes: 1_000 })

@@ -1,0 +1,44 @@
+import { readFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { createSecureContext, TLSSocket } from 'node:tls'
+import { type ByteStream, type Inspector, relay } from '../../src/relay.ts'
+import { upgrade } from '../../src/wss/upgrade.ts'
+
+// bun bench/support/wss-relay.ts <certificate.pem> <key.pem> <broker's port>
+// TLS in front of a broker, once plain and once over WebSocket, with nothing else of the proxy. Prints both ports.
+
+const [certFile, keyFile, brokerPort] = process.argv.slice(2)
+const secureContext = createSecureContext({ cert: readFileSync(certFile!), key: readFileSync(keyFile!) })
+
+const PASS: Inspector = { inspect: (chunk) => chunk.length, refused() {}, held() {} }
+
+function toBroker(device: ByteStream): void {
+  const upstream = connect({ port: Number(brokerPort), host: '127.0.0.1', noDelay: true, allowHalfOpen: true })
+  upstream.on('error', () => {})
+  relay(device, upstream, { inbound: PASS, outbound: PASS, upstreamLost: () => null, halfCloseMs: 1_000 })
+  device.resume()
+  upstream.resume()
+}
+
+async function listen(serve: (tls: TLSSocket) => void): Promise<number> {
+  const server = createServer((socket: Socket) => {
+    socket.setNoDelay(true)
+    const tls = new TLSSocket(socket, { isServer: true, secureContext })
+    for (const each of [socket, tls]) each.on('error', () => {})
+    tls.once('secure', () => serve(tls))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return (server.address() as AddressInfo).port
+}
+
+const http = createHttpServer()
+http.on('upgrade', (request, socket, head) => {
+  const result = upgrade(request, socket, head, { maxMessageBytes: 1_048_576, firstMessageBytes: 131_072 })
+  if (result.kind === 'accepted') toBroker(result.stream)
+  else socket.destroy()
+})
+
+const plain = await listen(toBroker)
+const wss = await listen((tls) => http.emit('connection', tls))
+process.stdout.write(`${JSON.stringify({ plain, wss })}\n`)
