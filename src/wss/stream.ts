@@ -19,7 +19,7 @@ export interface WebSocketStreamOptions {
   /**
    * Bytes that may arrive without a whole message among them until the reader has paused and gone on once. The session
    * pauses when CONNECT is whole and goes on only with a device that was let in, so that strangers can make us hold no
-   * more than this. Infinity sets no limit.
+   * more than this, and FRAMING_BYTES for the headers of its frames. Infinity sets no limit.
    */
   readonly firstMessageBytes: number
   /** How long the peer waits for the answer to its Close while there may be more to write, in milliseconds. */
@@ -46,6 +46,9 @@ const JOIN_BYTES = 65_536
 
 /** Up to here header and payload are copied into one buffer; above, they are written as they are. */
 const COPY_BYTES = 4_096
+
+/** Headers of a first message in fragments, and what else may come before it is whole: pings. */
+const FRAMING_BYTES = 4_096
 
 const BINARY = 0x82
 
@@ -282,7 +285,7 @@ export class WebSocketStream extends EventEmitter implements ByteStream {
     if (this.#sawMessage) this.#unread = 0
     else this.#unread += chunk.length
     this.#sawMessage = false
-    if (this.#unread <= this.#firstMessageBytes) return
+    if (this.#unread <= this.#firstMessageBytes + FRAMING_BYTES) return
     if (this.#webSocket.readyState === this.#webSocket.OPEN) {
       this.#fail('ERR_WEBSOCKET_TOO_LARGE', `${this.#unread} bytes without a whole first message`, TOO_BIG)
     }
