@@ -477,15 +477,17 @@ test('a device that reads nothing does not keep its place', async (t) => {
   const device = await connect()
   device.socket.setNoDelay(true)
   device.socket.pause()
-  // Until our answers fill what the kernel keeps for it, and the one being written waits.
+  // Until our answers fill what the kernel keeps for it, and the same one waits however often everybody had a turn.
   let sent = 0
-  let progress = performance.now()
-  while (performance.now() - progress < 500) {
+  let waiting: unknown = null
+  for (let turns = 0; turns < 300; turns++) {
     if (sent - answered.length < 4) {
       device.send(post('t').repeat(8))
       sent += 8
-      progress = performance.now()
     }
+    const now = clock.pending.find(({ ms }) => ms === 30_000) ?? null
+    if (now === null || now !== waiting) turns = 0
+    waiting = now
     await new Promise((resolve) => setImmediate(resolve))
   }
   t.is(clock.fire(30_000), 1)
