@@ -13,7 +13,7 @@ import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
 import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS } from './plugins.ts'
+import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
@@ -119,7 +119,8 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
   const customs = new Map<string, CustomOptions>()
   const callbacks: CertificateCallback[] = []
   for (const [index, domain] of domains.all.entries()) {
-    const { clientTrust, ...wanted } = settings.domains[index]!
+    const { clientTrust, endpointType, sigv4, ...wanted } = settings.domains[index]!
+    const head = headOf(settings, settings.domains[index]!)
     const live = domain.registry === null ? null : (registries.get(domain.registry) ?? null)
     const registry = () => live?.current ?? null
     authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend({ policies: clientTrust.policies, registry }))
@@ -139,7 +140,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
           : selfRegistration({
               registry: live.name,
               registrar: options.registrar,
-              accountId: headOf(settings, settings.domains[index]!).accountId,
+              accountId: head.accountId,
               counted: (result) => options.metrics.provision(result),
               registered: options.registered ?? (() => {}),
             }),
@@ -159,6 +160,18 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     if (callback !== null) callbacks.push(callback)
     authenticators.set(`${domain.name} x509`, callback?.before(x509) ?? x509)
     authenticators.set(`${domain.name} custom-x509`, callback?.before(customX509) ?? customX509)
+    authenticators.set(
+      `${domain.name} sigv4`,
+      AUTHENTICATORS.sigv4({
+        registry,
+        region: head.region,
+        services: SIGNED_SERVICES[endpointType],
+        clockSkewMs: sigv4.clockSkew,
+        maxPresignAgeMs: sigv4.maxPresignAge,
+        allowSingleEncodedPath: sigv4.singleEncodedPath,
+        allowSignedToken: sigv4.signedToken,
+      }),
+    )
   }
   return {
     kind: 'ready',
@@ -356,23 +369,15 @@ function makeHttpBackend(name: string, { url, ca, cert, key, timeout }: HttpBack
   }
 }
 
-/** Connections of one process toward one broker, the whole time of a publish, and how many publishes may wait. */
-const PUBLISH_CONNECTIONS = 2
-const PUBLISH_TIMEOUT_MS = 10_000
-const PUBLISH_QUEUE = 1_000
-
-function makePublisher(backend: Backend, { identity }: BrokerSettings): Publisher {
-  // No device stands behind these connections, so a template has nothing to be filled with.
-  const plain = (text: string | null) => (text?.includes('${') ? null : text)
+function makePublisher(backend: Backend, { identity, publish }: BrokerSettings): Publisher {
   return PUBLISHERS.pool({
     backend,
-    username: plain(identity.username),
-    password: plain(identity.password),
-    connections: PUBLISH_CONNECTIONS,
-    timeoutMs: PUBLISH_TIMEOUT_MS,
-    queue: PUBLISH_QUEUE,
-    principalProperty: null,
-    addressProperty: null,
+    ...PUBLISHERS.credentials(identity, publish),
+    connections: publish.connections,
+    timeoutMs: publish.timeout,
+    queue: publish.queue,
+    principalProperty: publish.principalProperty,
+    addressProperty: publish.addressProperty,
   })
 }
 

@@ -113,10 +113,13 @@ export function program(): Command {
     .option('--url <url>', 'where to connect, such as wss://iot.example.com:8443')
     .option('--host <name>', 'instead of --url; else the first server name of --config')
     .option('--port <number>', 'with --host; else that of the first listener of --config that serves 443, else 443')
-    .option('--region <name>', 'else AWS_REGION, else us-east-1')
+    .option('--region <name>', 'else AWS_REGION, else that of --config, else us-east-1')
     .option('--access-key-id <id>', 'else AWS_ACCESS_KEY_ID; secret in BROKERGATE_SECRET or AWS_SECRET_ACCESS_KEY')
     .option(...config)
-    .option('--access-key <id>', 'an access key from a registry of --config, secret and session token with it')
+    .option(
+      '--access-key <id>',
+      'an access key from a registry of --config, secret and session token with it; else its only one',
+    )
     .option('--expires <seconds>', 'X-Amz-Expires; without it the gate alone decides how long the URL counts')
     .addHelpText('after', '\nA session token is taken from BROKERGATE_SESSION_TOKEN or AWS_SESSION_TOKEN.')
     .action((options: Readonly<Record<string, string | undefined>>) => {

@@ -284,7 +284,7 @@ async function startHere(
         route,
         status,
         reason: reasonOf(failure.code),
-        detail: failure.message,
+        detail: failure.message.slice(0, MAX_DETAIL_LENGTH),
       }
       // A fault of ours is told whatever the level; the line of the connection may be hours away.
       log[failure.code === 'ERR_INTERNAL' ? 'error' : 'debug'](fields, `request refused: ${reasonOf(failure.code)}`)
@@ -294,6 +294,9 @@ async function startHere(
   for (const issue of started.issues) log.error({}, issue)
   return null
 }
+
+/** As in the line of a connection. */
+const MAX_DETAIL_LENGTH = 256
 
 /** A session holds two descriptors, the device's and the broker's. */
 const DESCRIPTORS_PER_SESSION = 2

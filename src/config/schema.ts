@@ -278,6 +278,27 @@ const ARN_HELP = {
   region: 'Region in ARNs and in the scope of Signature Version 4.',
   accountId: 'Account id in ARNs.',
 }
+const SIGV4 = section({
+  clockSkew: duration('0s')
+    .default('5m')
+    .transform(toMs)
+    .describe('How far the clock of a device may be apart from ours.'),
+  maxPresignAge: duration()
+    .default('5m')
+    .transform(toMs)
+    .describe('How long a presigned URL counts at most, whatever its X-Amz-Expires says.'),
+  singleEncodedPath: z
+    .boolean(expected('true or false'))
+    .default(false)
+    .describe('Accept signatures of signers that percent-encode the path once instead of twice.'),
+  signedToken: z
+    .boolean(expected('true or false'))
+    .default(false)
+    .describe('Accept presigned URLs whose session token was signed too; AWS IoT Core does not.'),
+})
+  .prefault({})
+  .describe('Signature Version 4, for WebSockets and HTTPS.')
+
 /** Those a device may use on routes; TRACE and CONNECT are nobody's. */
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
@@ -414,6 +435,7 @@ const DOMAIN = section(
       .boolean(expected('true or false'))
       .default(false)
       .describe('Whether a device may name one of `authorizers`. false: what it names is passed over.'),
+    sigv4: SIGV4,
     handshakeTimeout: duration()
       .default('10s')
       .transform(toMs)
@@ -465,6 +487,53 @@ const IDENTITY = {
     .describe("device: pass the device's keep alive on. 0: turn the broker's check off, ours goes on."),
 }
 
+const COUNT = 'a whole number such as 2'
+const propertyName = () => z.string(expected('a name')).min(1, 'expected a name').max(256, 'expected a shorter name')
+
+const PUBLISH = section({
+  username: z
+    .string(expected('a text, quoted if it looks like a number'))
+    .min(1, 'expected a text that is not empty')
+    .optional()
+    .transform(orNull)
+    .describe(
+      'User name of our own connections to the broker. Absent: that of `identity`, which then has no variables.',
+    ),
+  password: secret()
+    .transform((value) => (typeof value === 'string' ? value : ''))
+    .optional()
+    .transform(orNull)
+    .describe(
+      'Its password: a text, { file: … } or { env: … }. Absent: none, or that of `identity` with its user name.',
+    ),
+  connections: z
+    .int(expected(COUNT))
+    .min(1, 'expected a whole number from 1')
+    .max(64, 'expected a whole number to 64')
+    .default(2)
+    .describe('Connections of one worker to the broker at most; the second is opened when the first is busy.'),
+  timeout: duration()
+    .default('10s')
+    .transform(toMs)
+    .describe("From a publish over HTTPS, read whole, to the broker's acknowledgement."),
+  queue: z
+    .int(expected(COUNT))
+    .min(1, 'expected a whole number from 1')
+    .max(100_000, 'expected a whole number to 100000')
+    .default(1_000)
+    .describe('Publishes of one worker that may wait; above it they are answered 503.'),
+  principalProperty: propertyName()
+    .optional()
+    .transform(orNull)
+    .describe('User property (MQTT 5) that names who published over HTTPS; devices cannot set it themselves.'),
+  addressProperty: propertyName()
+    .optional()
+    .transform(orNull)
+    .describe('User property (MQTT 5) that says from which address; devices cannot set it themselves.'),
+})
+  .prefault({})
+  .describe('Our own connections to the broker, which carry publishes over HTTPS.')
+
 const PROXY_PROTOCOL = oneOf(['v2'])
   .optional()
   .transform(orNull)
@@ -482,6 +551,7 @@ const REACH = {
   identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
     .prefault({})
     .describe("What the broker is told in place of the device's own."),
+  publish: PUBLISH,
 }
 
 const ADDRESSES = {
@@ -579,6 +649,7 @@ const BACKEND = z.discriminatedUnion(
         .literal('embedded')
         .describe('A small broker inside this process: for trying things, not for production.'),
       identity: section(IDENTITY).prefault({}).describe("What the broker is told in place of the device's own."),
+      publish: PUBLISH,
     }),
     section({
       kind: z.literal('http').describe('An HTTP server for `routes`; with https: its certificate is always verified.'),
@@ -778,6 +849,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
 /** Settings that may be written `{ file: … }` or `{ env: … }`. */
 export const SECRETS: readonly string[] = [
   'backends.*.identity.password',
+  'backends.*.publish.password',
   'backends.*.headers.*',
   'domains.*.clientTrust.certificateCallback.headers.*',
 ]

@@ -65,7 +65,14 @@ test('a running process is asked, and says why not', async (t) => {
   const owner = new RegistryOwner({ registries, log: NO_LOG, changed() {} })
   const path = join(dir, 'var/admin.sock')
   const connections = { list: async () => ({ connections: [], total: 0 }), kick: async () => 0 }
-  const server = await startAdminServer({ path, status: () => ({}), drain() {}, certificates: owner, connections, log: NO_LOG })
+  const server = await startAdminServer({
+    path,
+    status: () => ({}),
+    drain() {},
+    certificates: owner,
+    connections,
+    log: NO_LOG,
+  })
   t.teardown(async () => {
     await server.close()
     owner.close()

@@ -68,7 +68,7 @@ const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, handshakeTimeout, backend, aws, routes, policy, clientId, limits'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, sigv4, handshakeTimeout, backend, aws, routes, policy, clientId, limits'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -311,7 +311,7 @@ test(refuses, 'a balance of later work', IN_BACKEND, backend('balance: clientid'
   'MAIN:11 backends.main.balance | expected one of leastconn, roundrobin',
 ])
 test(refuses, 'a setting of tls on tcp', IN_BACKEND, backend('ca: [ ca.pem ]'), [
-  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity',
+  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity, publish',
 ])
 test(refuses, 'a client certificate without its key', IN_BACKEND, '    kind: tls\n    cert: server.pem\n', [
   'MAIN:10 backends.main.key | is missing, expected a PEM file: cert is set',
