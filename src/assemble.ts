@@ -13,11 +13,12 @@ import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
 import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS } from './plugins.ts'
+import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
 import { type LiveRevocations, RevocationFiles } from './registry/revocations.ts'
+import { isPublic } from './registry/secret.ts'
 import { type RegisteredEvent, type Registrar, selfRegistration } from './registry/self-registration.ts'
 import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
 
@@ -118,7 +119,8 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
   const customs = new Map<string, CustomOptions>()
   const callbacks: CertificateCallback[] = []
   for (const [index, domain] of domains.all.entries()) {
-    const { clientTrust, ...wanted } = settings.domains[index]!
+    const { clientTrust, endpointType, sigv4, ...wanted } = settings.domains[index]!
+    const head = headOf(settings, settings.domains[index]!)
     const live = domain.registry === null ? null : (registries.get(domain.registry) ?? null)
     const registry = () => live?.current ?? null
     authenticators.set(`${domain.name} backend`, AUTHENTICATORS.backend({ policies: clientTrust.policies, registry }))
@@ -138,7 +140,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
           : selfRegistration({
               registry: live.name,
               registrar: options.registrar,
-              accountId: headOf(settings, settings.domains[index]!).accountId,
+              accountId: head.accountId,
               counted: (result) => options.metrics.provision(result),
               registered: options.registered ?? (() => {}),
             }),
@@ -158,12 +160,24 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     if (callback !== null) callbacks.push(callback)
     authenticators.set(`${domain.name} x509`, callback?.before(x509) ?? x509)
     authenticators.set(`${domain.name} custom-x509`, callback?.before(customX509) ?? customX509)
+    authenticators.set(
+      `${domain.name} sigv4`,
+      AUTHENTICATORS.sigv4({
+        registry,
+        region: head.region,
+        services: SIGNED_SERVICES[endpointType],
+        clockSkewMs: sigv4.clockSkew,
+        maxPresignAgeMs: sigv4.maxPresignAge,
+        allowSingleEncodedPath: sigv4.singleEncodedPath,
+        allowSignedToken: sigv4.signedToken,
+      }),
+    )
   }
   return {
     kind: 'ready',
     generation: {
       domains,
-      warnings: [...warnings, ...domains.warnings],
+      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings), ...publicKeyFiles(settings)],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
       hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
@@ -235,6 +249,35 @@ function callbackOf(
 
 /** Calls to a certificate callback; sixteen times as many wait. */
 const CALLBACKS_AT_ONCE = 64
+
+/** Domains of one backend whose devices could meet under one client id. */
+function prefixWarnings({ domains }: Settings): string[] {
+  return domains.flatMap((domain, at) =>
+    domains.slice(at + 1).flatMap((other, offset) => {
+      const [one, two] = [domain.clientId.prefix, other.clientId.prefix]
+      if (domain.backend !== other.backend || !(one.startsWith(two) || two.startsWith(one))) return []
+      const names = `domains[${at}] and domains[${at + 1 + offset}]`
+      return [
+        `${names}: the same backend, and clientId.prefix ${JSON.stringify(one)} and ${JSON.stringify(two)}: their devices can meet under one client id`,
+      ]
+    }),
+  )
+}
+
+/** Private keys that everybody on the machine may read. */
+function publicKeyFiles(settings: Settings): readonly string[] {
+  const named = [
+    ...settings.domains.flatMap(({ certificates }, at) =>
+      certificates.map(({ key }, index) => [`domains[${at}].certificates[${index}].key`, key] as const),
+    ),
+    ...Object.entries(settings.backends).flatMap(([name, backend]) =>
+      'key' in backend && backend.key !== null ? [[`backends.${name}.key`, backend.key] as const] : [],
+    ),
+  ]
+  return named
+    .filter(([, file]) => isPublic(file))
+    .map(([setting, file]) => `${setting}: ${file} is a private key and may be read by everybody on this machine`)
+}
 
 function domainOptions(domain: DomainSettings): DomainOptions {
   return {
@@ -326,23 +369,15 @@ function makeHttpBackend(name: string, { url, ca, cert, key, timeout }: HttpBack
   }
 }
 
-/** Connections of one process toward one broker, the whole time of a publish, and how many publishes may wait. */
-const PUBLISH_CONNECTIONS = 2
-const PUBLISH_TIMEOUT_MS = 10_000
-const PUBLISH_QUEUE = 1_000
-
-function makePublisher(backend: Backend, { identity }: BrokerSettings): Publisher {
-  // No device stands behind these connections, so a template has nothing to be filled with.
-  const plain = (text: string | null) => (text?.includes('${') ? null : text)
+function makePublisher(backend: Backend, { identity, publish }: BrokerSettings): Publisher {
   return PUBLISHERS.pool({
     backend,
-    username: plain(identity.username),
-    password: plain(identity.password),
-    connections: PUBLISH_CONNECTIONS,
-    timeoutMs: PUBLISH_TIMEOUT_MS,
-    queue: PUBLISH_QUEUE,
-    principalProperty: null,
-    addressProperty: null,
+    ...PUBLISHERS.credentials(identity, publish),
+    connections: publish.connections,
+    timeoutMs: publish.timeout,
+    queue: publish.queue,
+    principalProperty: publish.principalProperty,
+    addressProperty: publish.addressProperty,
   })
 }
 

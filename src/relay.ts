@@ -21,15 +21,22 @@ export interface ByteStream {
   off(event: 'drain' | 'end' | 'close', listener: () => void): unknown
 }
 
-/** Looks at every chunk of one direction before it is forwarded. */
+/** One direction's way on, in the hands of its inspector. */
+export interface Way {
+  /** Bytes of this direction go on: the chunk itself, or a part of it. */
+  pass(chunk: Uint8Array): void
+  /** Something of ours to the same peer, between whole packets. A peer that does not take it is not read from either. */
+  say(chunk: Uint8Array): void
+  /** Reading the bytes of this direction stops, or may go on, for a reason of the inspector's own. */
+  hold(on: boolean): void
+}
+
+/** Sees every chunk of one direction and passes on what may go on. */
 export interface Inspector {
-  /**
-   * Returns how many of the chunk's bytes may go on: all of them, or those before a fault. After fewer the relay
-   * calls `refused` and forwards nothing more of this direction.
-   */
-  inspect(chunk: Buffer): number
-  refused(): void
-  /** Reading from this side stops because the other is slow, and goes on again. */
+  /** Called once, before the first chunk. */
+  attached(way: Way): void
+  inspect(chunk: Buffer): void
+  /** Reading from this side stops, and goes on again. */
   held(paused: boolean): void
 }
 
@@ -98,8 +105,10 @@ export function relay(device: ByteStream, upstream: ByteStream, options: RelayOp
     resolve(first ?? null)
   }
 
-  pump(device, upstream, options.inbound, () => upstreamEnded)
-  pump(upstream, device, options.outbound, () => deviceEnded)
+  const inbound = new Pump(device, upstream, options.inbound, () => upstreamEnded)
+  const outbound = new Pump(upstream, device, options.outbound, () => deviceEnded)
+  inbound.start(outbound)
+  outbound.start(inbound)
 
   // Half-close: a device may finish sending and still wait for its last messages, but not for ever.
   const onDeviceEnd = () => {
@@ -172,25 +181,73 @@ export function relay(device: ByteStream, upstream: ByteStream, options: RelayOp
   }
 }
 
+/** The other side takes no more. */
+const FULL = 1
+/** This side does not take our answers to what it says. */
+const UNHEARD = 2
+/** The inspector wants it so. */
+const ASKED = 4
+
 /** One direction. The chunk that arrives is the chunk that leaves. */
-function pump(from: ByteStream, to: ByteStream, inspector: Inspector, ended: () => boolean): void {
-  from.on('data', (chunk: Buffer) => {
-    if (ended()) return
-    const pass = inspector.inspect(chunk)
-    if (pass < chunk.length) {
-      if (pass > 0) to.write(chunk.subarray(0, pass))
-      inspector.refused()
-      return
-    }
+class Pump implements Way {
+  readonly #from: ByteStream
+  readonly #to: ByteStream
+  readonly #inspector: Inspector
+  readonly #ended: () => boolean
+  #opposite: Pump | null = null
+  #holds = 0
+
+  constructor(from: ByteStream, to: ByteStream, inspector: Inspector, ended: () => boolean) {
+    this.#from = from
+    this.#to = to
+    this.#inspector = inspector
+    this.#ended = ended
+  }
+
+  start(opposite: Pump): void {
+    this.#opposite = opposite
+    this.#inspector.attached(this)
+    this.#from.on('data', (chunk: Buffer) => {
+      if (!this.#ended()) this.#inspector.inspect(chunk)
+    })
+    this.#to.on('drain', () => {
+      this.#release(FULL)
+      opposite.#release(UNHEARD)
+    })
+  }
+
+  pass(chunk: Uint8Array): void {
+    if (this.#ended()) return
     // `false` means `to` is past its high-water mark. Reading on would move a slow reader's backlog
     // into our heap, so the slowness is passed back instead: TCP tells the sender to wait.
-    if (!to.write(chunk)) {
-      from.pause()
-      inspector.held(true)
-    }
-  })
-  to.on('drain', () => {
-    inspector.held(false)
-    from.resume()
-  })
+    if (!this.#to.write(chunk)) this.#hold(FULL)
+  }
+
+  say(chunk: Uint8Array): void {
+    if (this.#ended() || this.#to.write(chunk)) return
+    this.#hold(FULL)
+    // It asks and does not listen: asking more would only fill our heap with answers.
+    if (this.#opposite !== null) this.#opposite.#hold(UNHEARD)
+  }
+
+  hold(on: boolean): void {
+    if (!on) this.#release(ASKED)
+    else if (!this.#ended()) this.#hold(ASKED)
+  }
+
+  #hold(reason: number): void {
+    const before = this.#holds
+    this.#holds |= reason
+    if (before !== 0) return
+    this.#from.pause()
+    this.#inspector.held(true)
+  }
+
+  #release(reason: number): void {
+    if ((this.#holds & reason) === 0) return
+    this.#holds &= ~reason
+    if (this.#holds !== 0) return
+    this.#inspector.held(false)
+    this.#from.resume()
+  }
 }

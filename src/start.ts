@@ -12,13 +12,15 @@ import { publishLimits } from './https/publish.ts'
 import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
+import { domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
-import { OPEN_RULES } from './mqtt/limits.ts'
-import { type MqttHandler, mqttHandler } from './mqtt/session.ts'
+import { Lifetimes } from './mqtt/lifetimes.ts'
+import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
 import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
+import type { Store } from './store/store.ts'
 import { upgrade } from './wss/upgrade.ts'
 
 export interface StartOptions {
@@ -37,6 +39,10 @@ export interface StartOptions {
   readonly ended: Parts['ended']
   /** Told of every HTTP request, for the log. */
   readonly answered: FrontParts['answered']
+  /** Told of what policies deny, per packet. */
+  readonly denied: (told: DeniedAction) => void
+  /** Who has which client id, among all processes. */
+  readonly store: Store
 }
 
 /** A proxy that accepts, in this process. */
@@ -44,6 +50,8 @@ export interface Running {
   readonly listeners: readonly Listener[]
   /** Connections and sessions of this process. */
   readonly live: { readonly connections: number; readonly sessions: number }
+  /** Every session of this process, to be looked at and ended. */
+  readonly sessions: ReadonlySet<LiveSession>
   /** By their names in the settings. */
   readonly registries: Generation['registries']
   stopAccepting(): Promise<void>
@@ -54,9 +62,6 @@ export interface Running {
 export type Started =
   | { readonly kind: 'running'; readonly running: Running }
   | { readonly kind: 'refused'; readonly issues: readonly string[] }
-
-/** What ARNs in policies are compared with. */
-const ARN_HEAD = { partition: 'aws', region: 'us-east-1', accountId: '000000000000' } as const
 
 /** For the broker to answer CONNECT. */
 const CONNACK_TIMEOUT_MS = 10_000
@@ -78,18 +83,22 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     metrics,
     authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
   })
+  const rulesFor = domainRules(settings)
   const mqtt = mqttHandler({
     limits: {
       connectTimeoutMs: settings.limits.connectTimeout,
       connectBytes: settings.limits.connectSize,
-      packetBytes: settings.limits.packetSize,
       connackTimeoutMs: CONNACK_TIMEOUT_MS,
       halfCloseMs: settings.limits.halfCloseTimeout,
     },
     metrics,
     wheel: new KeepAliveWheel(),
+    lifetimes: new Lifetimes(),
+    store: options.store,
     identify,
+    rulesFor,
     backendFor: (domain) => generation.backend(domain.backend),
+    denied: options.denied,
   })
   const { http } = settings.limits
   // By the first of the server names, which is what a domain is called.
@@ -108,9 +117,9 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     presentsCustom,
     tokenKeyNames: (domain) => generation.tokenKeyNames(domain.name),
     hasDefaultAuthorizer: (domain) => generation.hasDefaultAuthorizer(domain.name),
-    permitFor: ({ hello, remoteAddress }, who) =>
+    permitFor: ({ hello, remoteAddress, domain }, who) =>
       who.grants.permit(
-        ARN_HEAD,
+        rulesFor(domain).arn,
         connectionVariables({
           clientId: null,
           remoteAddress,
@@ -121,7 +130,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
           own: who.variables,
         }),
       ),
-    publishLimits: () => publishLimits(OPEN_RULES),
+    publishLimits: (domain) => publishLimits(rulesFor(domain).rules),
     publisher: (domain) => generation.publisher(domain.backend),
     websocket: (request, socket, head) =>
       upgrade(request, socket, head, {
@@ -137,10 +146,8 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       options.answered(connection, answered)
     },
   })
-  // A handler that can judge live sessions once more does so after every change.
-  const judging: MqttHandler & { rejudge?(): Promise<void> } = mqtt
   generation.watch(() => {
-    judging.rejudge?.().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
+    mqtt.rejudge().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
   })
   const serve = createServe({
     metrics,
@@ -182,6 +189,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       get live() {
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
+      sessions: mqtt.live,
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { type Inspector, type RelayOptions, relay } from '../src/relay.ts'
+import { type Inspector, type RelayOptions, relay, type Way } from '../src/relay.ts'
 import { FakeStream, until } from './mqtt/fakes.ts'
 
 /** Both ends of one connection over loopback. */
@@ -23,15 +23,18 @@ async function pair(t: ExecutionContext): Promise<[near: Socket, far: Socket]> {
   return [near, far]
 }
 
-function counting(): Inspector & { bytes: number; holds: number } {
+function counting(): Inspector & { bytes: number; holds: number; way: Way | null } {
   return {
     bytes: 0,
     holds: 0,
+    way: null,
+    attached(way) {
+      this.way = way
+    },
     inspect(chunk) {
       this.bytes += chunk.length
-      return chunk.length
+      this.way!.pass(chunk)
     },
-    refused() {},
     held(paused) {
       if (paused) this.holds++
     },
@@ -191,20 +194,50 @@ test('the chunk that arrives is the chunk that leaves', (t) => {
   device.destroy()
 })
 
-test('a chunk that is refused in part goes on up to the fault, and no chunk after it', (t) => {
-  let refused = 0
-  const inbound = { inspect: () => 1, refused: () => refused++, held() {} }
+test('of a chunk goes on what its inspector passes, and after the end of the session nothing', (t) => {
+  const inbound = counting()
   const { device, upstream, link } = byHand({ inbound })
-  const made = link()
-  inbound.refused = () => {
-    refused++
+  inbound.inspect = (chunk) => {
+    inbound.bytes += chunk.length
+    inbound.way!.pass(chunk.subarray(0, 1))
     made.close(null)
-    return refused
+    inbound.way!.pass(chunk.subarray(1))
   }
+  const made = link()
   device.say('c000', 'c000')
-  t.deepEqual([upstream.heard, refused, upstream.finished, device.finished], ['c0', 1, true, true])
+  t.deepEqual([upstream.heard, inbound.bytes, upstream.finished, device.finished], ['c0', 2, true, true])
   device.destroy()
   upstream.destroy()
+})
+
+test('a device that does not take our answers is not read from, and the broker neither', (t) => {
+  const inbound = counting()
+  const outbound = counting()
+  const { device, upstream, link } = byHand({ inbound, outbound })
+  link()
+  device.roomy = false
+  outbound.way!.say(Buffer.from('40020001', 'hex'))
+  t.deepEqual([device.flowing, upstream.flowing, inbound.holds, outbound.holds], [false, false, 1, 1])
+  device.roomy = true
+  device.emit('drain')
+  t.deepEqual([device.flowing, upstream.flowing, device.heard], [true, true, '40020001'])
+  device.destroy()
+})
+
+test('a direction is read again when every reason to hold it is gone', (t) => {
+  const inbound = counting()
+  const { device, upstream, link } = byHand({ inbound })
+  link()
+  upstream.roomy = false
+  inbound.way!.pass(Buffer.from('c000', 'hex'))
+  inbound.way!.hold(true)
+  upstream.emit('drain')
+  t.false(device.flowing)
+  inbound.way!.hold(false)
+  t.true(device.flowing)
+  t.is(inbound.holds, 1)
+  upstream.emit('drain')
+  device.destroy()
 })
 
 test('a side that was gone before we listened ends the other', async (t) => {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { createSecureContext, TLSSocket } from 'node:tls'
-import { type ByteStream, type Inspector, relay } from '../../src/relay.ts'
+import { type ByteStream, type Inspector, relay, type Way } from '../../src/relay.ts'
 import { upgrade } from '../../src/wss/upgrade.ts'
 
 // bun bench/parts/wss-relay.ts <certificate.pem> <key.pem> <broker's port>
@@ -11,12 +11,22 @@ import { upgrade } from '../../src/wss/upgrade.ts'
 const [certFile, keyFile, brokerPort] = process.argv.slice(2)
 const secureContext = createSecureContext({ cert: readFileSync(certFile!), key: readFileSync(keyFile!) })
 
-const PASS: Inspector = { inspect: (chunk) => chunk.length, refused() {}, held() {} }
+/** All passes. */
+function pass(): Inspector {
+  let way: Way
+  return {
+    attached(given) {
+      way = given
+    },
+    inspect: (chunk) => void way.pass(chunk),
+    held() {},
+  }
+}
 
 function toBroker(device: ByteStream): void {
   const upstream = connect({ port: Number(brokerPort), host: '127.0.0.1', noDelay: true, allowHalfOpen: true })
   upstream.on('error', () => {})
-  relay(device, upstream, { inbound: PASS, outbound: PASS, upstreamLost: () => null, halfCloseMs: 1_000 })
+  relay(device, upstream, { inbound: pass(), outbound: pass(), upstreamLost: () => null, halfCloseMs: 1_000 })
   device.resume()
   upstream.resume()
 }

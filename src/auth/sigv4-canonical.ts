@@ -11,6 +11,11 @@ export type Pair = readonly [name: string, value: string]
 
 /** RFC 3986 §2.3. */
 const UNRESERVED = /[A-Za-z0-9\-._~]/
+const RESERVED = { text: /[^A-Za-z0-9\-._~]/g, path: /[^A-Za-z0-9\-._~/]/g } as const
+const ESCAPE_OR_RESERVED = {
+  text: /%[0-9A-Fa-f]{2}|[^A-Za-z0-9\-._~]/g,
+  path: /%[0-9A-Fa-f]{2}|[^A-Za-z0-9\-._~/]/g,
+} as const
 /** What can stand in a request target, RFC 9112 §3.2, and not be cut off or folded on the way. */
 const TARGET = /^[\x21-\x7e]*$/
 const BROKEN_ESCAPE = /%(?![0-9A-Fa-f]{2})/
@@ -33,8 +38,8 @@ export function readQuery(query: string): readonly Pair[] | null {
     .map((pair): Pair => {
       const equals = pair.indexOf('=')
       return equals === -1
-        ? [encodedOnce(pair, ''), '']
-        : [encodedOnce(pair.slice(0, equals), ''), encodedOnce(pair.slice(equals + 1), '')]
+        ? [encodedOnce(pair, 'text'), '']
+        : [encodedOnce(pair.slice(0, equals), 'text'), encodedOnce(pair.slice(equals + 1), 'text')]
     })
 }
 
@@ -52,7 +57,7 @@ export function canonicalQuery(pairs: readonly Pair[]): string {
  */
 export function canonicalPath(path: string, encoding: 'double' | 'single'): string {
   const normal = normalized(path)
-  return encoding === 'single' ? encodedOnce(normal, '/') : encoded(normal, '/')
+  return encoding === 'single' ? encodedOnce(normal, 'path') : encoded(normal, 'path')
 }
 
 /**
@@ -95,29 +100,19 @@ export function canonicalRequest(parts: CanonicalParts): string {
   return `${method}\n${path}\n${query}\n${headers}\n${signedHeaders}\n${payloadHash}`
 }
 
-/** Percent-encodes every octet that is neither unreserved nor in `bare`; `%` too. */
-export function encoded(text: string, bare: string): string {
-  let out = ''
-  for (const char of text) out += UNRESERVED.test(char) || bare.includes(char) ? char : escaped(char.charCodeAt(0))
-  return out
+/** Percent-encodes every octet that is neither unreserved nor, in a path, a slash; `%` too. */
+export function encoded(text: string, kind: 'text' | 'path'): string {
+  return text.replace(RESERVED[kind], (char) => escaped(char.charCodeAt(0)))
 }
 
 /** The same of a text that may be encoded already: escapes are brought to their one spelling and not encoded again. */
-function encodedOnce(text: string, bare: string): string {
-  let out = ''
-  for (let at = 0; at < text.length; at++) {
-    const char = text[at]!
-    const hex = text.slice(at + 1, at + 3)
-    if (char !== '%' || !/^[0-9A-Fa-f]{2}$/.test(hex)) {
-      out += UNRESERVED.test(char) || bare.includes(char) ? char : escaped(char.charCodeAt(0))
-      continue
-    }
-    const octet = Number.parseInt(hex, 16)
-    const decoded = String.fromCharCode(octet)
-    out += UNRESERVED.test(decoded) ? decoded : escaped(octet)
-    at += 2
-  }
-  return out
+function encodedOnce(text: string, kind: 'text' | 'path'): string {
+  return text.replace(ESCAPE_OR_RESERVED[kind], (found) => {
+    if (found.length === 1) return escaped(found.charCodeAt(0))
+    const octet = Number.parseInt(found.slice(1), 16)
+    const char = String.fromCharCode(octet)
+    return UNRESERVED.test(char) ? char : escaped(octet)
+  })
 }
 
 /** What a canonically encoded text stands for, one character per octet. */

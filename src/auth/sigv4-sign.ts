@@ -81,7 +81,7 @@ export function presign(options: PresignOptions): string {
   const scope: Scope = { date: timestamp.slice(0, 8), region: options.region, service: options.service }
   const pairs: Pair[] = [
     ['X-Amz-Algorithm', ALGORITHM],
-    ['X-Amz-Credential', encoded(`${accessKeyId}/${scopeText(scope)}`, '')],
+    ['X-Amz-Credential', encoded(`${accessKeyId}/${scopeText(scope)}`, 'text')],
     ['X-Amz-Date', timestamp],
     ...(expiresSeconds === null ? [] : [['X-Amz-Expires', String(expiresSeconds)] as const]),
     ['X-Amz-SignedHeaders', 'host'],
@@ -96,7 +96,7 @@ export function presign(options: PresignOptions): string {
     payloadHash: EMPTY_PAYLOAD_HASH,
   })
   const signature = sign(signingKey(secret, scope), timestamp, scope, request)
-  const token = sessionToken === null ? '' : `&X-Amz-Security-Token=${encoded(sessionToken, '')}`
+  const token = sessionToken === null ? '' : `&X-Amz-Security-Token=${encoded(sessionToken, 'text')}`
   return `${path}?${query}&X-Amz-Signature=${signature}${token}`
 }
 

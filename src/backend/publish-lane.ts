@@ -106,7 +106,7 @@ export async function openLane(options: LaneOptions, signal: AbortSignal): Promi
       if (lane !== null) {
         lane.ended()
         options.onEnd(lane)
-      } else if (typeof cause?.code === 'number' && VERSION_REFUSED.has(cause.code) && version === 5) {
+      } else if (typeof cause?.code === 'number' && VERSION_REFUSED.has(cause.code)) {
         resolve({ kind: 'version-refused' })
       } else {
         reject(signal.aborted ? canceled(signal) : notOpened(cause))

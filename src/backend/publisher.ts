@@ -24,6 +24,22 @@ export interface PublisherOptions {
   readonly now?: () => number
   /** 0 ≤ x < 1; `Math.random` unless told. */
   readonly random?: () => number
+  /** For the deadline of a publish; returns what takes it back. `setTimeout` unless told. */
+  readonly timer?: (ms: number, fire: () => void) => () => void
+}
+
+export interface PoolCredentials {
+  readonly username: string | null
+  readonly password: string | null
+}
+
+/**
+ * What `publish` of a backend says; without a user name there, what its `identity` says. That holds no variable then:
+ * the settings were refused otherwise.
+ */
+export function poolCredentials(identity: PoolCredentials, publish: PoolCredentials): PoolCredentials {
+  if (publish.username !== null) return { username: publish.username, password: publish.password }
+  return { username: identity.username, password: identity.password }
 }
 
 /** Messages of ours toward one backend. */
@@ -88,6 +104,7 @@ class Pool implements Publisher {
   readonly #options: PublisherOptions
   readonly #now: () => number
   readonly #random: () => number
+  readonly #timer: NonNullable<PublisherOptions['timer']>
   readonly #lanes = new Set<Lane>()
   /** In the order of their coming. */
   readonly #queue = new Set<Entry>()
@@ -108,6 +125,7 @@ class Pool implements Publisher {
     this.#options = options
     this.#now = options.now ?? (() => performance.now())
     this.#random = options.random ?? Math.random
+    this.#timer = options.timer ?? startTimer
   }
 
   async publish(message: Message, signal: AbortSignal, origin: Origin | null = null): Promise<void> {
@@ -124,7 +142,7 @@ class Pool implements Publisher {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const isTold = complete !== message
     const entry: Entry = { message: complete, isTold, bytes, resolve, reject, lane: null, abandoned: false }
-    const timer = setTimeout(() => this.#expire(entry), this.#options.timeoutMs)
+    const takeBack = this.#timer(this.#options.timeoutMs, () => this.#expire(entry))
     const onAbort = () => this.#abandon(entry, canceled(signal))
     signal.addEventListener('abort', onAbort, { once: true })
     this.#underWay++
@@ -134,7 +152,7 @@ class Pool implements Publisher {
       await promise
     } finally {
       // An abandoned message keeps its deadline: the broker's silence must be noticed all the same.
-      if (!entry.abandoned) clearTimeout(timer)
+      if (!entry.abandoned) takeBack()
       signal.removeEventListener('abort', onAbort)
       this.#underWay--
       if (this.#underWay === 0) this.#drained?.()
@@ -338,4 +356,9 @@ class Pool implements Publisher {
     }, idleMs / 2)
     this.#idleTimer.unref()
   }
+}
+
+function startTimer(ms: number, fire: () => void): () => void {
+  const timer = setTimeout(fire, ms)
+  return () => clearTimeout(timer)
 }

@@ -71,7 +71,7 @@ export function issue(options: IssueOptions): number {
 export async function list(options: CertsOptions): Promise<number> {
   const settings = settingsOf(options)
   if (settings === null) return 1
-  const answer = await ask(settings.admin.socket, 'GET')
+  const answer = await ask(settings.admin.socket, '/certificates', 'GET')
   let listed: readonly Listed[]
   if (answer.kind === 'answer' && answer.status === 200) listed = answer.body as readonly Listed[]
   else if (answer.kind === 'nobody') {
@@ -115,7 +115,7 @@ export async function decide(options: DecideOptions): Promise<number> {
     ...(policies.length > 0 && { policies }),
     ...(things.length > 0 && { things }),
   }
-  const answer = await ask(settings.admin.socket, 'POST', wanted)
+  const answer = await ask(settings.admin.socket, '/certificates', 'POST', wanted)
   if (answer.kind !== 'answer' || answer.status !== 200) return complain(options.print, answer)
   // Our own answer to a request of ours.
   const done = answer.body as { readonly registry: string; readonly fingerprint: string; readonly status: string }
@@ -123,7 +123,7 @@ export async function decide(options: DecideOptions): Promise<number> {
   return 0
 }
 
-function settingsOf({ file, env, print }: CertsOptions): Settings | null {
+export function settingsOf({ file, env, print }: CertsOptions): Settings | null {
   const loaded = loadSettings(configOf(file), env)
   if (loaded.kind === 'valid') return loaded.settings
   for (const issue of loaded.issues) print(formatIssue(issue))
@@ -167,10 +167,11 @@ const TIMEOUT_MS = 10_000
 /** A list of some hundred thousand certificates. */
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
-function ask(socketPath: string, method: 'GET' | 'POST', body?: unknown): Promise<Answer> {
+/** One request to the admin socket of the running process. */
+export function ask(socketPath: string, path: string, method: 'GET' | 'POST', body?: unknown): Promise<Answer> {
   return new Promise((settle) => {
     const headers = { 'content-type': 'application/json' }
-    const asked = request({ socketPath, path: '/certificates', method, headers, timeout: TIMEOUT_MS }, (response) => {
+    const asked = request({ socketPath, path, method, headers, timeout: TIMEOUT_MS }, (response) => {
       const chunks: Buffer[] = []
       let length = 0
       response.on('data', (chunk: Buffer) => {
@@ -197,7 +198,7 @@ function ask(socketPath: string, method: 'GET' | 'POST', body?: unknown): Promis
   })
 }
 
-function complain(print: Print, answer: Answer): number {
+export function complain(print: Print, answer: Answer): number {
   if (answer.kind === 'nobody')
     print('no brokergate runs with this configuration; start it, for it is the one that writes')
   else if (answer.kind === 'failed') print(answer.message)

@@ -1,6 +1,7 @@
 import { presign } from '../auth/sigv4-sign.ts'
 import { formatIssue, loadSettings } from '../config/load.ts'
 import type { Settings } from '../config/schema.ts'
+import type { AccessKey } from '../registry/entries.ts'
 import { readRegistry } from '../registry/files.ts'
 import type { Print } from './check.ts'
 
@@ -12,7 +13,7 @@ export interface PresignCommand {
   readonly region: string | null
   /** With its secret from the environment. */
   readonly accessKeyId: string | null
-  /** Of a registry of `file`. */
+  /** Of a registry of `file`; null with a file and no `accessKeyId`: the only one that is ACTIVE there. */
   readonly accessKey: string | null
   readonly file: string | null
   readonly expires: string | null
@@ -52,7 +53,7 @@ export function presignUrl(options: PresignCommand): number {
       accessKeyId: id,
       secret,
       sessionToken,
-      region: options.region ?? options.env.AWS_REGION ?? 'us-east-1',
+      region: options.region ?? options.env.AWS_REGION ?? settings?.aws.region ?? 'us-east-1',
       service: 'iotdevicegateway',
       at: options.now(),
       expiresSeconds: options.expires === null ? null : expiresOf(options.expires),
@@ -88,9 +89,11 @@ function urlOf({ url, host, port }: PresignCommand, settings: Settings | null): 
 function keyOf({ accessKeyId, accessKey, env }: PresignCommand, settings: Settings | null): Key {
   if (accessKey !== null) {
     if (settings === null) return refuse('--access-key is looked up in the registries of --config')
-    return registeredKey(accessKey, settings)
+    return registeredKey(accessKey, settings, env)
   }
-  const id = accessKeyId ?? env.AWS_ACCESS_KEY_ID ?? refuse('expected --access-key-id, or --config and --access-key')
+  const id = accessKeyId ?? env.AWS_ACCESS_KEY_ID ?? null
+  if (id === null && settings !== null) return onlyKey(settings, env)
+  if (id === null) return refuse('expected --access-key-id, or --config and --access-key')
   const secret =
     env.BROKERGATE_SECRET ??
     env.AWS_SECRET_ACCESS_KEY ??
@@ -98,15 +101,29 @@ function keyOf({ accessKeyId, accessKey, env }: PresignCommand, settings: Settin
   return { id, secret, sessionToken: env.BROKERGATE_SESSION_TOKEN ?? env.AWS_SESSION_TOKEN ?? null }
 }
 
-function registeredKey(id: string, settings: Settings): Key {
-  for (const { path } of Object.values(settings.registries)) {
-    const read = readRegistry(path)
+function registeredKey(id: string, settings: Settings, env: NodeJS.ProcessEnv): Key {
+  const key = keysOf(settings, env).find((one) => one.id === id)
+  if (key === undefined) return refuse(`no registry has the access key ${id}`)
+  return key.status === 'ACTIVE' ? key : refuse(`the access key ${id} is ${key.status}`)
+}
+
+function onlyKey(settings: Settings, env: NodeJS.ProcessEnv): Key {
+  const keys = keysOf(settings, env).filter(({ status }) => status === 'ACTIVE')
+  const [only] = keys
+  if (only !== undefined && keys.length === 1) return only
+  return refuse(
+    only === undefined
+      ? 'the registries of --config have no ACTIVE access key'
+      : `expected --access-key, one of: ${keys.map(({ id }) => id).join(', ')}`,
+  )
+}
+
+function keysOf(settings: Settings, env: NodeJS.ProcessEnv): readonly AccessKey[] {
+  return Object.values(settings.registries).flatMap(({ path, state }) => {
+    const read = readRegistry(path, { env, state: state !== null })
     if (read.kind === 'invalid') return refuse(read.issues.join('\n'))
-    const key = read.registry.accessKey(id)
-    if (key === null) continue
-    return key.status === 'ACTIVE' ? key : refuse(`the access key ${id} is ${key.status}`)
-  }
-  return refuse(`no registry has the access key ${id}`)
+    return [...read.contents.accessKeys.values()]
+  })
 }
 
 function expiresOf(text: string): number {

@@ -1,13 +1,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { Command } from 'commander'
 import { assemble } from '../assemble.ts'
 import { NO_METRICS } from '../control/metrics.ts'
 import { referencePages } from '../control/reference.ts'
 import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
+import { connections, kick } from './connections.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
+import { passwd } from './passwd.ts'
+import { type SimulateOptions, simulate } from './policy.ts'
 import { presignUrl } from './presign.ts'
 import { run } from './run.ts'
 import { schema } from './schema.ts'
@@ -16,6 +20,8 @@ import { version, versionOf } from './version.ts'
 const print = (line: string): void => {
   process.stdout.write(line.endsWith('\n') ? line : `${line}\n`)
 }
+
+const collect = (value: string, before: readonly string[] = []): readonly string[] => [...before, value]
 
 /** Certificates, keys, registries, revocation lists and TLS policies, looked at as `run` would, without starting it. */
 const parts: Inspection = async (settings) => {
@@ -83,6 +89,22 @@ export function program(): Command {
       })
     })
   certificates(root)
+  const live = root
+    .command('connections')
+    .description('the live sessions: client id, principal, domain, since when')
+    .option(...config)
+    .action(async (options: { config?: string }) => {
+      process.exitCode = await connections({ file: options.config ?? null, env: process.env, print })
+    })
+  live
+    .command('kick')
+    .description('end the session of a client id; exit 0 when there was one')
+    .argument('<client-id>', 'as the device knows it')
+    .option(...config)
+    .action(async (clientId: string, options: { config?: string }, command: Command) => {
+      const file = options.config ?? command.parent?.opts<{ config?: string }>().config ?? null
+      process.exitCode = await kick({ clientId, file, env: process.env, print })
+    })
   root
     .command('presign')
     .description(
@@ -91,10 +113,13 @@ export function program(): Command {
     .option('--url <url>', 'where to connect, such as wss://iot.example.com:8443')
     .option('--host <name>', 'instead of --url; else the first server name of --config')
     .option('--port <number>', 'with --host; else that of the first listener of --config that serves 443, else 443')
-    .option('--region <name>', 'else AWS_REGION, else us-east-1')
+    .option('--region <name>', 'else AWS_REGION, else that of --config, else us-east-1')
     .option('--access-key-id <id>', 'else AWS_ACCESS_KEY_ID; secret in BROKERGATE_SECRET or AWS_SECRET_ACCESS_KEY')
     .option(...config)
-    .option('--access-key <id>', 'an access key from a registry of --config, secret and session token with it')
+    .option(
+      '--access-key <id>',
+      'an access key from a registry of --config, secret and session token with it; else its only one',
+    )
     .option('--expires <seconds>', 'X-Amz-Expires; without it the gate alone decides how long the URL counts')
     .addHelpText('after', '\nA session token is taken from BROKERGATE_SESSION_TOKEN or AWS_SESSION_TOKEN.')
     .action((options: Readonly<Record<string, string | undefined>>) => {
@@ -109,6 +134,48 @@ export function program(): Command {
         expires: options.expires ?? null,
         env: process.env,
         now: () => new Date(),
+        print,
+        complain: (line) => process.stderr.write(`${line}\n`),
+      })
+    })
+  root
+    .command('policy')
+    .description('work with policy documents')
+    .command('simulate')
+    .description(
+      'say whether policies allow an action, and which statement decides; exit 0 allowed, 1 denied, 2 no question',
+    )
+    .argument('<action>', 'such as iot:Publish')
+    .argument('<resource>', 'such as topic/a/b, client/c1 or a whole ARN')
+    .requiredOption('-p, --policy <file>', 'policy document; several times: all taken together', collect)
+    .option('--partition <name>', 'head of the ARN', 'aws')
+    .option('--region <name>', 'head of the ARN', 'us-east-1')
+    .option('--account <id>', 'head of the ARN', '000000000000')
+    .option('--client-id <id>', 'MQTT client id; without it as over HTTPS')
+    .option('--source-ip <address>', "the device's address", '192.0.2.1')
+    .option('--server-name <name>', 'SNI')
+    .option('--thing <name>', 'thing attached to the connection')
+    .option('--thing-type <name>', 'its type')
+    .option('--attribute <name=value>', 'one of its attributes; several times', collect, [])
+    .option('--persistent', 'the CONNECT asks for a persistent session')
+    .option('--will-topic <topic>', 'the CONNECT has a will on this topic')
+    .option('--variable <name=value>', 'value of any variable; several times, also of one name', collect, [])
+    .option('--at <date>', 'the time, instead of now')
+    // 1 means denied here; what is not a question must not look like an answer.
+    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+    .action((action: string, resource: string, options: SimulateOptions) => {
+      process.exitCode = simulate(options, action, resource, print)
+    })
+  root
+    .command('passwd')
+    .description(
+      'print a line for the file of an authorizer of kind password; the password is read from standard input',
+    )
+    .argument('<user>', 'user name')
+    .action(async (user: string) => {
+      process.exitCode = await passwd({
+        user,
+        password: () => text(process.stdin),
         print,
         complain: (line) => process.stderr.write(`${line}\n`),
       })

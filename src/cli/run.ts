@@ -7,6 +7,8 @@ import { formatIssue, loadSettings } from '../config/load.ts'
 import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
 import { type Primary, runPrimary, workerLink } from '../control/cluster.ts'
+import { type Connections, connectionsPrimary, connectionsWorker, ownConnections } from '../control/connections.ts'
+import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
@@ -18,6 +20,9 @@ import { answerWorker, changedNotice, registrarLink } from '../registry/link.ts'
 import { type OwnerOptions, RegistryOwner } from '../registry/owner.ts'
 import type { Registrar } from '../registry/self-registration.ts'
 import { type Running, start } from '../start.ts'
+import { linkedStore, storeServer } from '../store/link.ts'
+import { memoryStore } from '../store/memory.ts'
+import type { Store } from '../store/store.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { versionOf } from './version.ts'
@@ -106,6 +111,7 @@ interface House {
   ready(): boolean
   status(): unknown
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
+  readonly connections: Connections
   /** Resolves with the exit code. */
   drain(graceMs: number): Promise<number>
   kill(): void
@@ -124,7 +130,7 @@ async function alone(
     contents: (name) => running?.registries.get(name)?.contents ?? null,
   })
   if (owner === null) return null
-  const started = await startHere(settings, log, metrics, embeddedPath, owner)
+  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore())
   if (started === null) {
     owner.close()
     return null
@@ -135,6 +141,7 @@ async function alone(
     ready: () => true,
     status: () => ({ workers: [], ...started.live }),
     certificates: owner,
+    connections: ownConnections(() => started.sessions),
     async drain(graceMs) {
       await started.stopAccepting()
       await started.endSessions(graceMs)
@@ -153,6 +160,11 @@ async function many(
   embeddedPath: string,
   workers: number,
 ): Promise<House | null> {
+  const store = storeServer((workerId, message) => primary.tell(workerId, message))
+  const connections = connectionsPrimary(
+    (message) => primary.broadcast(message),
+    () => primary.status().length,
+  )
   const owner = openOwner(settings, log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const primary: Primary = runPrimary({
@@ -160,9 +172,17 @@ async function many(
     env: { [EMBEDDED_SOCKET]: embeddedPath },
     log,
     registry,
-    onWorkerExit: (reason) => supervision.workerExited(reason),
+    onWorkerExit(reason, workerId) {
+      supervision.workerExited(reason)
+      store.ended(workerId)
+    },
     onReadyCount: (count) => supervision.workers(count),
-    onMessage: (data) => void answerWorker(owner, data, (reply) => primary.broadcast(reply)),
+    onMessage: (data, workerId) =>
+      void (
+        store.heard(data, workerId) ||
+        connections.heard(data) ||
+        answerWorker(owner, data, (reply) => primary.broadcast(reply))
+      ),
   })
   try {
     await primary.started
@@ -177,6 +197,7 @@ async function many(
     ready: () => primary.readyCount > 0,
     status: () => ({ workers: primary.status() }),
     certificates: owner,
+    connections,
     async drain(graceMs) {
       const code = await primary.drain(graceMs)
       owner.close()
@@ -201,14 +222,19 @@ async function worker(
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
     },
-    onMessage: (data) => void registrar.heard(data),
+    onMessage: (data) => void (store.heard(data) || asked(data) || registrar.heard(data)),
   })
+  const asked = connectionsWorker(
+    ownConnections(() => running?.sessions ?? []),
+    (message) => link.send(message),
+  )
+  const store = linkedStore((message) => link.send(message))
   const registrar = registrarLink({
     worker: link.id,
     send: (data) => link.send(data),
     changed: (name) => running?.registries.get(name)?.readOverlay(),
   })
-  running = await startHere(settings, log, metrics, embeddedPath, registrar)
+  running = await startHere(settings, log, metrics, embeddedPath, registrar, store)
   if (running === null) return link.exit(1)
   link.ready()
   return new Promise<number>(() => {})
@@ -220,6 +246,7 @@ async function startHere(
   metrics: MetricsParts['metrics'],
   embeddedPath: string,
   registrar: Registrar,
+  store: Store,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
@@ -234,6 +261,8 @@ async function startHere(
     },
     embeddedPath,
     capacity: capacity(settings.limits.maxConnections),
+    store,
+    denied: denialLog(log),
     ended(connection, trace, reason, error) {
       const line = sessionLine(
         trace,
@@ -255,7 +284,7 @@ async function startHere(
         route,
         status,
         reason: reasonOf(failure.code),
-        detail: failure.message,
+        detail: failure.message.slice(0, MAX_DETAIL_LENGTH),
       }
       // A fault of ours is told whatever the level; the line of the connection may be hours away.
       log[failure.code === 'ERR_INTERNAL' ? 'error' : 'debug'](fields, `request refused: ${reasonOf(failure.code)}`)
@@ -265,6 +294,9 @@ async function startHere(
   for (const issue of started.issues) log.error({}, issue)
   return null
 }
+
+/** As in the line of a connection. */
+const MAX_DETAIL_LENGTH = 256
 
 /** A session holds two descriptors, the device's and the broker's. */
 const DESCRIPTORS_PER_SESSION = 2
@@ -316,6 +348,7 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
         status: () => ({ version: versionOf(), runtime: RUNTIME, draining, ...(house.status() as object) }),
         drain: requestStop,
         certificates: house.certificates,
+        connections: house.connections,
         log,
       }),
     )

@@ -1,5 +1,6 @@
 import { SERVICE_PORTS, type ServicePort } from './schema.ts'
 import type { Path } from './tree.ts'
+import { DURATION_UNITS, scaled } from './units.ts'
 
 /** Settings that are right one by one and wrong together. */
 export interface Contradiction {
@@ -29,10 +30,20 @@ const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? val
 const names = (value: unknown): string => Object.keys(fields(value)).join(', ') || 'none yet'
 const has = (value: unknown, name: string): boolean => Object.hasOwn(fields(value), name)
 
+/** Ports whose rules know HTTPS (wire specification §1.1). */
+const HTTPS_PORTS: ReadonlySet<unknown> = new Set([8443, 443])
+
 /** Everything in the input that contradicts itself, whether or not the schema accepts the rest. */
 export function contradictions(input: unknown): readonly Contradiction[] {
   const settings = fields(input)
-  return [...listenerRules(settings), ...domainRules(settings), ...backendRules(settings), ...registryRules(settings)]
+  return [
+    ...listenerRules(settings),
+    ...domainRules(settings),
+    ...backendRules(settings),
+    ...publishRules(settings),
+    ...registryRules(settings),
+    ...limitRules(fields(settings.limits), ['limits']),
+  ]
 }
 
 function* listenerRules(settings: Fields): Generator<Contradiction> {
@@ -92,6 +103,7 @@ function* domainRules(settings: Fields): Generator<Contradiction> {
 
     yield* authorizerRules(domain, path)
 
+    yield* limitRules(fields(domain.limits), [...path, 'limits'])
     const type = domain.authenticationType ?? 'DEFAULT'
     const protocol = domain.applicationProtocol ?? 'DEFAULT'
     const allowed = typeof type === 'string' && Object.hasOwn(PROTOCOLS_OF, type) ? PROTOCOLS_OF[type]! : []
@@ -112,7 +124,7 @@ const kindOf = (settings: Fields, backend: string): unknown =>
   has(settings.backends, backend) ? fields(fields(settings.backends)[backend]).kind : undefined
 
 /** What HTTPS is answered with by us, whatever a route says. */
-const OWN_PATH = /^\/(?:mqtt|topics(?:\/.*)?)$/
+const OWN_PATH = /^\/(?:mqtt|topics)(?:\/.*)?$/i
 
 function* routeRules(settings: Fields, domain: Fields, domainPath: Path, protocol: string): Generator<Contradiction> {
   const routes = list(domain.routes)
@@ -175,6 +187,20 @@ function* backendAuthenticationRules(domain: Fields, path: Path): Generator<Cont
   } else if (domain.registry === undefined) {
     yield { path: [...path, 'registry'], message: 'is missing, expected the registry with clientTrust.policies' }
   }
+  const { bind } = fields(domain.clientId)
+  if (bind === 'thing' || bind === 'principal') {
+    yield {
+      path: [...path, 'clientId', 'bind'],
+      message: 'expected policy: with authenticationType BACKEND only the broker knows who a device is',
+    }
+  }
+}
+
+/** A least above its most would replace every value by the other. */
+function* limitRules(limits: Fields, path: Path): Generator<Contradiction> {
+  const seconds = (written: unknown) => (typeof written === 'string' ? scaled(written, DURATION_UNITS) : Number.NaN)
+  if (!(seconds(limits.keepAliveLeast) > seconds(limits.keepAliveMost))) return
+  yield { path: [...path, 'keepAliveLeast'], message: 'is above keepAliveMost' }
 }
 
 /** Where an authorizer can be asked. */
@@ -276,5 +302,40 @@ function* webSocketRules(backend: Fields, path: Path): Generator<Contradiction> 
   for (const key of ['ca', 'serverName', 'cert', 'key']) {
     if (backend[key] === undefined) continue
     yield { path: [...path, key], message: 'has no effect, because no server has a URL with wss:' }
+  }
+}
+
+/** Publishes over HTTPS go through connections of our own, and a template has no device there to be filled from. */
+function* publishRules(settings: Fields): Generator<Contradiction> {
+  const ports = list(settings.listeners).map((listener) => {
+    const { as, bind } = fields(listener)
+    return as ?? (typeof bind === 'string' ? Number(bind.slice(bind.lastIndexOf(':') + 1)) : null)
+  })
+  if (!ports.some((port) => HTTPS_PORTS.has(port))) return
+  const publishing = list(settings.domains)
+    .map(fields)
+    .filter(
+      ({ authenticationType = 'DEFAULT', applicationProtocol }) =>
+        authenticationType === 'DEFAULT' || applicationProtocol === 'HTTPS',
+    )
+  for (const name of new Set(publishing.map(({ backend }) => backend))) {
+    if (typeof name !== 'string' || !has(settings.backends, name)) continue
+    const backend = fields(fields(settings.backends)[name])
+    const [identity, publish] = [fields(backend.identity), fields(backend.publish)]
+    // With a name of their own they have their own password too, or none.
+    if (publish.username !== undefined) continue
+    if (publish.password !== undefined) {
+      yield { path: ['backends', name, 'publish', 'username'], message: 'is missing, expected a text: password is set' }
+      continue
+    }
+    for (const key of ['username', 'password']) {
+      const template = identity[key]
+      if (typeof template !== 'string' || !/\$\{(?:clientId|domain|principal\.)/.test(template)) continue
+      yield {
+        path: ['backends', name, 'publish', 'username'],
+        message: `is missing, expected the user name for publishes over HTTPS: identity.${key} has variables, and those need a device`,
+      }
+      break
+    }
   }
 }

@@ -1,5 +1,7 @@
 import { isIP } from 'node:net'
 import { z } from 'zod'
+import { LIMIT_SHAPE, ownRules } from './limits.ts'
+import { DURATION_UNITS, SIZE_UNITS, scaled } from './units.ts'
 
 /**
  * The settings: one schema gives their types, defaults, checks, words of help and the JSON Schema for editors.
@@ -9,9 +11,6 @@ import { z } from 'zod'
  * - What one value alone cannot show (names that must exist, combinations) is in `rules.ts`.
  * - A setting exists only when it works; every other key is refused.
  */
-
-const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
-const SIZE_UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 1_024, MiB: 1_048_576 }
 
 /** Timers of both runtimes hold 2³¹ − 1 ms; a longer one fires at once. */
 const MAX_DURATION_MS = 576 * 3_600_000
@@ -25,11 +24,6 @@ const expected = (what: string) => ({
     return issue.input === undefined ? `is missing, expected ${what}` : `expected ${what}`
   },
 })
-
-function scaled(text: string, units: Readonly<Record<string, number>>): number {
-  const [, amount, unit] = /^(\d+)(\w+)$/.exec(text) ?? []
-  return Number(amount) * (units[unit ?? ''] ?? Number.NaN)
-}
 
 function duration(least: '0s' | '1ms' = '1ms') {
   const what = 'a duration with its unit (ms, s, m or h) such as "30s"'
@@ -284,6 +278,27 @@ const ARN_HELP = {
   region: 'Region in ARNs and in the scope of Signature Version 4.',
   accountId: 'Account id in ARNs.',
 }
+const SIGV4 = section({
+  clockSkew: duration('0s')
+    .default('5m')
+    .transform(toMs)
+    .describe('How far the clock of a device may be apart from ours.'),
+  maxPresignAge: duration()
+    .default('5m')
+    .transform(toMs)
+    .describe('How long a presigned URL counts at most, whatever its X-Amz-Expires says.'),
+  singleEncodedPath: z
+    .boolean(expected('true or false'))
+    .default(false)
+    .describe('Accept signatures of signers that percent-encode the path once instead of twice.'),
+  signedToken: z
+    .boolean(expected('true or false'))
+    .default(false)
+    .describe('Accept presigned URLs whose session token was signed too; AWS IoT Core does not.'),
+})
+  .prefault({})
+  .describe('Signature Version 4, for WebSockets and HTTPS.')
+
 /** Those a device may use on routes; TRACE and CONNECT are nobody's. */
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
@@ -342,6 +357,23 @@ const ROUTE = section(
   },
   'a route such as { path: "/things/*/shadow", methods: [ GET ], backend: shadows, action: "iot:GetThingShadow" }',
 )
+
+const CLIENT_ID = section({
+  bind: oneOf(['policy', 'thing', 'principal'])
+    .default('policy')
+    .describe(
+      'policy: iot:Connect decides. thing: it must be the name of an attached thing. principal: the id of the principal.',
+    ),
+  prefix: z
+    .string(expected('a text'))
+    .regex(/^[\w./:@=-]{0,64}$/, 'expected at most 64 letters, digits and ._-/:@=')
+    .default('')
+    .describe('Put before client ids toward the broker, so that tenants on one broker cannot meet.'),
+})
+
+const PROFILE = oneOf(['open', 'aws-iot'])
+const PROFILE_HELP =
+  "open: the broker's own rules under safety ceilings. aws-iot: the numbers and refusals of AWS IoT Core."
 
 const DOMAIN = section(
   {
@@ -403,6 +435,7 @@ const DOMAIN = section(
       .boolean(expected('true or false'))
       .default(false)
       .describe('Whether a device may name one of `authorizers`. false: what it names is passed over.'),
+    sigv4: SIGV4,
     handshakeTimeout: duration()
       .default('10s')
       .transform(toMs)
@@ -419,6 +452,14 @@ const DOMAIN = section(
       .array(ROUTE, expected('a list of routes'))
       .default([])
       .describe('Other HTTPS paths, forwarded to backends of kind http. The first that fits path and method counts.'),
+    policy: oneOf(['enforce', 'report'])
+      .default('enforce')
+      .describe('report: what policies deny is decided, counted and logged, and passes all the same.'),
+    clientId: CLIENT_ID.prefault({}).describe('Which client ids devices may use, and what the broker sees of them.'),
+    limits: section({ profile: PROFILE.optional().transform(orNull).describe(PROFILE_HELP), ...LIMIT_SHAPE })
+      .transform(({ profile, ...written }) => ({ profile, own: ownRules(written) }))
+      .prefault({})
+      .describe('Limits for this domain, where they differ from `limits`.'),
   },
   'a domain: serverNames, certificates, backend and more',
 )
@@ -446,6 +487,53 @@ const IDENTITY = {
     .describe("device: pass the device's keep alive on. 0: turn the broker's check off, ours goes on."),
 }
 
+const COUNT = 'a whole number such as 2'
+const propertyName = () => z.string(expected('a name')).min(1, 'expected a name').max(256, 'expected a shorter name')
+
+const PUBLISH = section({
+  username: z
+    .string(expected('a text, quoted if it looks like a number'))
+    .min(1, 'expected a text that is not empty')
+    .optional()
+    .transform(orNull)
+    .describe(
+      'User name of our own connections to the broker. Absent: that of `identity`, which then has no variables.',
+    ),
+  password: secret()
+    .transform((value) => (typeof value === 'string' ? value : ''))
+    .optional()
+    .transform(orNull)
+    .describe(
+      'Its password: a text, { file: … } or { env: … }. Absent: none, or that of `identity` with its user name.',
+    ),
+  connections: z
+    .int(expected(COUNT))
+    .min(1, 'expected a whole number from 1')
+    .max(64, 'expected a whole number to 64')
+    .default(2)
+    .describe('Connections of one worker to the broker at most; the second is opened when the first is busy.'),
+  timeout: duration()
+    .default('10s')
+    .transform(toMs)
+    .describe("From a publish over HTTPS, read whole, to the broker's acknowledgement."),
+  queue: z
+    .int(expected(COUNT))
+    .min(1, 'expected a whole number from 1')
+    .max(100_000, 'expected a whole number to 100000')
+    .default(1_000)
+    .describe('Publishes of one worker that may wait; above it they are answered 503.'),
+  principalProperty: propertyName()
+    .optional()
+    .transform(orNull)
+    .describe('User property (MQTT 5) that names who published over HTTPS; devices cannot set it themselves.'),
+  addressProperty: propertyName()
+    .optional()
+    .transform(orNull)
+    .describe('User property (MQTT 5) that says from which address; devices cannot set it themselves.'),
+})
+  .prefault({})
+  .describe('Our own connections to the broker, which carry publishes over HTTPS.')
+
 const PROXY_PROTOCOL = oneOf(['v2'])
   .optional()
   .transform(orNull)
@@ -463,6 +551,7 @@ const REACH = {
   identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
     .prefault({})
     .describe("What the broker is told in place of the device's own."),
+  publish: PUBLISH,
 }
 
 const ADDRESSES = {
@@ -560,6 +649,7 @@ const BACKEND = z.discriminatedUnion(
         .literal('embedded')
         .describe('A small broker inside this process: for trying things, not for production.'),
       identity: section(IDENTITY).prefault({}).describe("What the broker is told in place of the device's own."),
+      publish: PUBLISH,
     }),
     section({
       kind: z.literal('http').describe('An HTTP server for `routes`; with https: its certificate is always verified.'),
@@ -650,10 +740,6 @@ export const SETTINGS = section({
       .transform(toMs)
       .describe('From the end of the handshake to the whole CONNECT packet.'),
     connectSize: size('128B').default('64KiB').transform(toBytes).describe('Largest CONNECT packet.'),
-    packetSize: size('128B')
-      .default('256MiB')
-      .transform(toBytes)
-      .describe('Largest packet of a session, either way. 256MiB is all that MQTT can express.'),
     webSocketMessageSize: size('128B')
       .default('16MiB')
       .transform(toBytes)
@@ -669,9 +755,32 @@ export const SETTINGS = section({
       .transform(toMs)
       .describe('How long the other direction may go on when one side has ended.'),
     http: HTTP_LIMITS.prefault({}).describe('Ceilings of HTTP connections.'),
+    profile: PROFILE.default('open').describe(PROFILE_HELP),
+    ...LIMIT_SHAPE,
   })
+    .transform(
+      ({
+        connectTimeout,
+        connectSize,
+        webSocketMessageSize,
+        maxConnections,
+        halfCloseTimeout,
+        http,
+        profile,
+        ...written
+      }) => ({
+        connectTimeout,
+        connectSize,
+        webSocketMessageSize,
+        maxConnections,
+        halfCloseTimeout,
+        http,
+        profile,
+        own: ownRules(written),
+      }),
+    )
     .prefault({})
-    .describe('Ceilings that protect this process.'),
+    .describe('Ceilings that protect this process, and what sessions may ask for.'),
   metrics: section({
     bind: bind()
       .default('127.0.0.1:9883')
@@ -740,6 +849,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
 /** Settings that may be written `{ file: … }` or `{ env: … }`. */
 export const SECRETS: readonly string[] = [
   'backends.*.identity.password',
+  'backends.*.publish.password',
   'backends.*.headers.*',
   'domains.*.clientTrust.certificateCallback.headers.*',
 ]

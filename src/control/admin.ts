@@ -3,6 +3,7 @@ import { connect } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import type { RegistryOwner } from '../registry/owner.ts'
+import type { Connections } from './connections.ts'
 import { jsonReply, listening, type Reply, type RunningServer, routesServer } from './http.ts'
 import type { Log } from './log.ts'
 
@@ -13,6 +14,7 @@ export interface AdminServerOptions {
   /** Begins a drain and returns; the answer does not wait for its end. */
   readonly drain: () => void
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
+  readonly connections: Connections
   readonly log: Log
 }
 
@@ -26,11 +28,13 @@ const DECISION = z.strictObject({
   things: z.array(z.string()).max(64).optional(),
 })
 
+const KICK = z.strictObject({ clientId: z.string() })
+
 /** `sun_path` holds 108 bytes with the final zero on Linux and 104 on BSD and macOS: unix(7). */
 const MAX_SOCKET_PATH_BYTES = 103
 
 /**
- * What shows identities or changes something: `GET /status`, `POST /drain`,
+ * What shows identities or changes something: `GET /status`, `POST /drain`, `GET /connections`, `POST /kick`,
  * `GET` and `POST /certificates`. Who may open the socket (mode 0600, in a
  * folder made with 0700) may do it all; a folder that exists keeps its mode. A socket on which nobody listens is
  * left over from a crash and is removed; anything else in its place is an error.
@@ -52,6 +56,14 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Run
         POST: () => {
           options.drain()
           return jsonReply(202, { draining: true })
+        },
+      },
+      '/connections': { GET: async () => jsonReply(200, await options.connections.list()) },
+      '/kick': {
+        async POST(body) {
+          const kick = KICK.safeParse(body)
+          if (!kick.success) return jsonReply(400, { error: 'expected { "clientId": "…" }' })
+          return jsonReply(200, { kicked: await options.connections.kick(kick.data.clientId) })
         },
       },
       '/certificates': {

@@ -45,7 +45,7 @@ export interface PrimaryOptions {
   /** The primary's own metrics, joined with those of the workers. */
   readonly registry: Registry
   readonly spawnBackoff?: Backoff
-  readonly onWorkerExit?: (reason: WorkerExitReason) => void
+  readonly onWorkerExit?: (reason: WorkerExitReason, workerId: number) => void
   readonly onReadyCount?: (count: number) => void
   /** What a worker sent with `WorkerLink.send`. */
   readonly onMessage?: (data: unknown, workerId: number) => void
@@ -72,6 +72,8 @@ export interface Primary {
   scrape(): Promise<string>
   /** To every live worker's `onMessage`. */
   broadcast(data: unknown): void
+  /** To the `onMessage` of one; nothing happens when it is gone. */
+  tell(workerId: number, data: unknown): void
   /** Asks the workers to drain, kills those left a second after the grace period; 0 if all ended well, else 1. */
   drain(graceMs: number): Promise<number>
   /** Kills the workers now. */
@@ -175,7 +177,7 @@ export function runPrimary(options: PrimaryOptions): Primary {
           ? 'drained'
           : 'exit'
     if (reason !== 'drained') endedBadly = true
-    options.onWorkerExit?.(reason)
+    options.onWorkerExit?.(reason, worker.id)
     options.onReadyCount?.(readyCount())
     bury(member)
 
@@ -288,6 +290,11 @@ export function runPrimary(options: PrimaryOptions): Primary {
         running = null
       })
       return running
+    },
+    tell(workerId, data) {
+      for (const member of members) {
+        if (member.worker.id === workerId) tell(member, { brokergate: 'message', data })
+      }
     },
     broadcast(data) {
       for (const member of live()) tell(member, { brokergate: 'message', data })

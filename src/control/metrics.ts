@@ -5,6 +5,39 @@ import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
 import type { ProvisionResult } from '../registry/self-registration.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
+/** Whose decisions are counted; routes of HTTPS have actions of their own and are not among them. */
+const COUNTED_ACTIONS = ['iot:Connect', 'iot:Publish', 'iot:RetainPublish', 'iot:Subscribe', 'iot:Receive'] as const
+
+/** Limits that a live session can meet, as `limits_exceeded_total` names them. */
+const LIMITS = [
+  'qos',
+  'payload',
+  'topic',
+  'filters',
+  'subscriptions',
+  'subscribe_size',
+  'subscription_identifier',
+  'topic_alias',
+  'retain',
+  'properties',
+  'receive_maximum',
+  'send_maximum',
+  'publishes_per_second',
+  'bytes_per_second',
+] as const
+export type Limit = (typeof LIMITS)[number]
+
+type CountedAction = (typeof COUNTED_ACTIONS)[number]
+
+/** What the gate of every session decided. */
+export interface GateCounters {
+  readonly allowed: Record<CountedAction, number>
+  readonly denied: Record<CountedAction, number>
+  /** Packets, filters of a SUBSCRIBE and deliveries that did not go on; fewer than `denied` where a domain only reports. */
+  readonly packetsDenied: Record<CountedAction, number>
+  readonly limits: Record<Limit, number>
+}
+
 /** Counted by the relay with plain additions and read by the scrape; never reset. */
 export interface TrafficCounters {
   bytesIn: number
@@ -12,6 +45,7 @@ export interface TrafficCounters {
   /** By control packet type 0–15 (MQTT 5.0 §2.1.2). */
   readonly packetsIn: Float64Array
   readonly packetsOut: Float64Array
+  readonly gate: GateCounters
 }
 
 /** What the stages tell. Every label value comes from a table of ours or from the configuration, never from a client. */
@@ -90,6 +124,9 @@ export const METRICS = {
   packets_total:                 { type: 'counter',   labels: ['direction', 'type'], help: 'MQTT control packets, CONNECT and CONNACK included.' },
   http_requests_total:           { type: 'counter',   labels: ['route', 'status'],   help: 'HTTP requests that were answered, by where they went (publish, mqtt, forward or none) and HTTP status.' },
   http_request_seconds:          { type: 'histogram', labels: ['route'],             buckets: CONNECTION_BUCKETS, help: 'From the head of an HTTP request to the end of its answer; of an upgrade, to its 101.' },
+  policy_decisions_total:        { type: 'counter',   labels: ['action', 'result'],  help: 'Decisions of the policies on live sessions, allowed or denied, by action.' },
+  packets_denied_total:          { type: 'counter',   labels: ['action'],            help: 'Publishes, filters and deliveries that the policies kept from going on; 0 where a domain only reports.' },
+  limits_exceeded_total:         { type: 'counter',   labels: ['limit'],             help: 'Times that a live session went past a limit.' },
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
@@ -255,8 +292,19 @@ export function closeReasonLabel(reason: CloseReason): string {
   return reason in FAILURES ? reasonOf(reason as FailureCode) : reason
 }
 
-function trafficCounters(): TrafficCounters {
-  return { bytesIn: 0, bytesOut: 0, packetsIn: new Float64Array(16), packetsOut: new Float64Array(16) }
+export function trafficCounters(): TrafficCounters {
+  const gate = {
+    allowed: zeros(COUNTED_ACTIONS),
+    denied: zeros(COUNTED_ACTIONS),
+    packetsDenied: zeros(COUNTED_ACTIONS),
+    limits: zeros(LIMITS),
+  }
+  return { bytesIn: 0, bytesOut: 0, packetsIn: new Float64Array(16), packetsOut: new Float64Array(16), gate }
+}
+
+function zeros<K extends string>(names: readonly K[]): Record<K, number> {
+  // `fromEntries` gives every key a number; its type forgets which keys.
+  return Object.fromEntries(names.map((name) => [name, 0])) as Record<K, number>
 }
 
 export interface MetricsOptions {
@@ -370,6 +418,23 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       self.inc({ direction: 'in', type }, traffic.packetsIn[number])
       self.inc({ direction: 'out', type }, traffic.packetsOut[number])
     }
+  })
+
+  const { gate } = traffic
+  counter('policy_decisions_total', (self) => {
+    self.reset()
+    for (const action of COUNTED_ACTIONS) {
+      self.inc({ action, result: 'allowed' }, gate.allowed[action])
+      self.inc({ action, result: 'denied' }, gate.denied[action])
+    }
+  })
+  counter('packets_denied_total', (self) => {
+    self.reset()
+    for (const action of COUNTED_ACTIONS) self.inc({ action }, gate.packetsDenied[action])
+  })
+  counter('limits_exceeded_total', (self) => {
+    self.reset()
+    for (const limit of LIMITS) self.inc({ limit }, gate.limits[limit])
   })
 
   const dials = counter('backend_dials_total')

@@ -1,4 +1,5 @@
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
+import { LIMITS, type LimitForm, type LimitRow } from '../mqtt/limits.ts'
 import { LOG_FIELDS } from './log.ts'
 import { METRIC_PREFIX, METRICS, type MetricRow, RUNGS, type Rung } from './metrics.ts'
 
@@ -28,6 +29,7 @@ export function referencePages(): Record<string, string> {
     'reference-metrics.md': metricsPage(),
     'reference-failures.md': failuresPage(),
     'reference-log.md': logPage(),
+    'reference-limits.md': limitsPage(),
   }
 }
 
@@ -84,6 +86,33 @@ function logPage(): string {
       'its end; fields that it never reached are left out. What devices do is `info`, what the broker or the proxy did wrong\n' +
       'is `warn`.',
     ['field', 'unit', 'meaning'],
+    rows,
+  )
+}
+
+const LIMIT_UNITS: Readonly<Record<LimitForm, string>> = {
+  count: '',
+  qos: '',
+  flag: '',
+  size: ' bytes',
+  seconds: ' s',
+  ms: ' ms',
+}
+
+function limitsPage(): string {
+  const rows = Object.values<LimitRow>(LIMITS).map((row) => {
+    const said = (value: LimitRow['open']): string =>
+      value === null
+        ? '–'
+        : `${typeof value === 'number' ? value.toLocaleString('en-US') : value}${LIMIT_UNITS[row.form]}`
+    return [`\`limits.${row.setting}\``, said(row.open), said(row['aws-iot']), row.help, row.past]
+  })
+  return page(
+    'Limits',
+    'What a session may ask for. `limits.profile` chooses the column, and each limit can be set on its own, for all or in\n' +
+      '`domains[].limits`. A dash is no limit of the proxy: the rule of the broker holds. `none` takes a limit of the profile\n' +
+      'away. Numbers after a packet are reason codes of MQTT 5.',
+    ['setting', '`open`', '`aws-iot`', 'meaning', 'past it'],
     rows,
   )
 }

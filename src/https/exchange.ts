@@ -22,6 +22,9 @@ export interface Answered {
   readonly failure: ProxyError | null
 }
 
+/** For an answer of ours to leave this process: a device that reads nothing must not keep its place. */
+const ANSWER_MS = 30_000
+
 /** After these nobody can be sure where the next request begins, or who is asking whom. */
 const ENDING: ReadonlySet<FailureCode> = new Set<FailureCode>([
   'ERR_HTTP_MALFORMED',
@@ -92,8 +95,8 @@ export class Exchange {
 
   /** True where the connection ends with this answer. */
   get last(): boolean {
-    // What was not read wholly would be taken for the next request.
-    return this.conversation.last || !this.request.complete
+    // What was not read wholly would be taken for the next request; and a device that says `close` sends none.
+    return this.conversation.last || !this.request.complete || !this.response.shouldKeepAlive
   }
 
   async refuse(error: ProxyError, allow: readonly string[] | null = null): Promise<void> {
@@ -115,6 +118,8 @@ export class Exchange {
     // What came behind a request that was refused was sent in another belief.
     const last = this.last || (error !== null && (ENDING.has(error.code) || conversation.pipelined > 0))
     if (last) conversation.break()
+    const slow = new ProxyError('ERR_HTTP_TIMEOUT', 'the answer was not read in time')
+    const cancel = this.#timer(() => conversation.destroy(slow.code, slow.message), ANSWER_MS)
     const done = finished(response).catch(() => {})
     response.writeHead(answer.status, last ? { ...answer.headers, connection: 'close' } : answer.headers)
     if (request.complete) {
@@ -126,6 +131,7 @@ export class Exchange {
       response.end()
     }
     await done
+    cancel()
     if (last) conversation.linger()
   }
 

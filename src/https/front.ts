@@ -109,6 +109,8 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
     const found = conversations.get(socket)
     const code = error.code ?? ''
+    // Bytes behind a request that said `close`: nobody promised to read them, and its answer is the last one.
+    if (code === 'HPE_CLOSED_CONNECTION') return
     if (found === undefined || LEFT.has(code)) return void socket.destroy()
     const known = PARSER_CODES[code as keyof typeof PARSER_CODES] ?? 'ERR_HTTP_MALFORMED'
     found.conversation.malformed(new ProxyError(known, `the parser: ${code}`))

@@ -15,8 +15,16 @@ import type { HttpLimits, Timer } from './limits.ts'
 import type { PublishLimits } from './publish.ts'
 import type { Route } from './routes.ts'
 
+/** A WebSocket as the bytes of its messages. */
+export interface MessageStream extends ByteStream {
+  /** What the device did against the protocol, once it did. */
+  readonly fault?: { readonly code: FailureCode; readonly detail: string } | null
+  /** Of our Close: 1000, or 1001 when this process goes away (RFC 6455 §7.4.1). */
+  closeCode?: 1000 | 1001
+}
+
 export type WebSocketUpgrade =
-  | { readonly kind: 'accepted'; readonly stream: ByteStream }
+  | { readonly kind: 'accepted'; readonly stream: MessageStream }
   | { readonly kind: 'refused'; readonly code: FailureCode; readonly detail: string }
 
 /** Everything behind the front. */

@@ -34,6 +34,9 @@ const THING_NAME = /^[a-zA-Z0-9:_-]{1,128}$/
 const SHADOW_NAME = /^[$a-zA-Z0-9:_-]{1,64}$/
 const CONTROL = /[\0-\x1f\x7f]/
 
+/** First segments that are served here. */
+const OWN: ReadonlySet<string> = new Set(['mqtt', 'topics'])
+
 /** The routes of one domain, in the order of the settings. */
 export function routeTable(options: readonly RouteOptions[]): readonly Route[] {
   return options.map((route) => {
@@ -53,7 +56,8 @@ export function routeTable(options: readonly RouteOptions[]): readonly Route[] {
  */
 export function matchRoute(routes: readonly Route[], head: Head): RouteMatch {
   const parts = decodedSegments(head.path)
-  if (parts === null) return { kind: 'none' }
+  // A route of stars must not lead around the session or the publisher, in whatever spelling.
+  if (parts === null || OWN.has(parts[0]!.toLowerCase())) return { kind: 'none' }
   const fitting = routes.filter((route) => fits(route, parts))
   const route = fitting.find(({ methods }) => methods.includes(head.method))
   if (route !== undefined) {

@@ -9,7 +9,7 @@ import { proofOf, type RouteLabel } from './exchange.ts'
 import type { Head, HeadCheck } from './head.ts'
 import { onRow, wayOf, whoOf } from './identity.ts'
 import type { Timer } from './limits.ts'
-import type { FrontParts } from './parts.ts'
+import type { FrontParts, MessageStream } from './parts.ts'
 import { writeAnswer } from './raw.ts'
 import { authorize, outgoingHeaders } from './rest.ts'
 import { matchRoute, targetFor } from './routes.ts'
@@ -78,8 +78,26 @@ class Upgrading {
     if (upgraded.kind === 'refused') throw new ProxyError(upgraded.code, upgraded.detail)
     this.#tell(101, null)
     const { connection, trace } = conversation
-    const arrival = { stream: upgraded.stream, http, who }
-    conversation.handOver(parts.serveMqtt(onRow(connection, row), arrival, trace, closing))
+    const { stream } = upgraded
+    const ending = parts.serveMqtt(onRow(connection, row), { stream, http, who }, trace, closing)
+    conversation.handOver(this.#session(stream, ending))
+  }
+
+  /** What the device did against the protocol of WebSockets tells more than that it left. */
+  async #session(stream: MessageStream, ending: Promise<CloseReason>): Promise<CloseReason> {
+    const { closing } = this.#context
+    const onClosing = () => {
+      stream.closeCode = 1001
+    }
+    closing.addEventListener('abort', onClosing, { once: true })
+    if (closing.aborted) onClosing()
+    try {
+      const reason = await ending
+      if (stream.fault) throw new ProxyError(stream.fault.code, stream.fault.detail)
+      return reason
+    } finally {
+      closing.removeEventListener('abort', onClosing)
+    }
   }
 
   /** Another path, whose WebSocket a route passes on. */

@@ -1,3 +1,13 @@
+import {
+  CONNACK_PROPERTIES,
+  checkProperties,
+  editProperties,
+  PROPERTY,
+  type PropertyEdits,
+  readProperties,
+  varint,
+  Walk,
+} from './properties.ts'
 import type { MqttVersion } from './reason.ts'
 
 /** What a session needs to know of the broker's answer. */
@@ -6,47 +16,47 @@ export interface Connack {
   readonly code: number
   /** Server Keep Alive in seconds (MQTT 5.0 §3.2.2.3.14); null when the client's own stands. */
   readonly serverKeepAliveSeconds: number | null
+  /** Properties that are numbers or texts, by id; empty on 3.1.1. */
+  readonly properties: ReadonlyMap<number, number | string>
 }
 
-/** Bytes per value of the CONNACK properties (MQTT 5.0 §3.2.2.3); text and binary fields carry their own length. */
-const FIXED: Readonly<Record<number, number>> = { 17: 4, 33: 2, 36: 1, 37: 1, 39: 4, 34: 2, 40: 1, 41: 1, 42: 1, 19: 2 }
-const TEXT = new Set([0x12, 0x1f, 0x1a, 0x1c, 0x15, 0x16])
-const SERVER_KEEP_ALIVE = 0x13
-const USER_PROPERTY = 0x26
+const NONE: Connack['properties'] = new Map()
 
 /** @param body the packet after its fixed header. Returns null when it is not a CONNACK that MQTT allows. */
 export function readConnack(body: Buffer, version: MqttVersion): Connack | null {
   const code = body[1]
   if (code === undefined || (body[0]! & 0xfe) !== 0) return null
-  if (version === 4) return body.length === 2 ? { code, serverKeepAliveSeconds: null } : null
-  let at = 2
+  if (version === 4) return body.length === 2 ? { code, serverKeepAliveSeconds: null, properties: NONE } : null
   // A refusal without the property length is taken too: nothing of it is used, and the device reads it for itself.
-  if (body.length === at) return { code, serverKeepAliveSeconds: null }
-  let length = 0
-  for (let shift = 0; ; shift += 7) {
-    const byte = body[at++]
-    if (byte === undefined) return null
-    length |= (byte & 0x7f) << shift
-    if (!(byte & 0x80)) break
-    if (shift === 21) return null
+  if (body.length === 2) return { code, serverKeepAliveSeconds: null, properties: NONE }
+  const list = propertiesIn(body)
+  if (list === null) return null
+  const properties = readProperties(list, CONNACK_PROPERTIES)
+  const keepAlive = properties.get(PROPERTY.serverKeepAlive)
+  return { code, serverKeepAliveSeconds: typeof keepAlive === 'number' ? keepAlive : null, properties }
+}
+
+/**
+ * The same answer with some properties changed and every other byte as the broker sent it: its reason string, user
+ * properties, response information and authentication data stay where they are.
+ * @param body what `readConnack` has read
+ * @returns the whole packet
+ */
+export function rewriteConnack(body: Buffer, version: MqttVersion, changes: PropertyEdits): Buffer {
+  const list = version === 5 && changes.size > 0 ? (propertiesIn(body) ?? Buffer.alloc(0)) : null
+  const changed =
+    list === null ? body : Buffer.concat([body.subarray(0, 2), editProperties(list, CONNACK_PROPERTIES, changes)])
+  return Buffer.concat([Buffer.from([0x20]), varint(changed.length), changed])
+}
+
+/** The property list without its length; null where it is none, or not the end of the packet. */
+function propertiesIn(body: Buffer): Buffer | null {
+  if (body.length === 2) return null
+  try {
+    const walk = new Walk(body, 2)
+    const list = checkProperties(walk, CONNACK_PROPERTIES)
+    return walk.at === body.length ? body.subarray(...list) : null
+  } catch {
+    return null
   }
-  if (at + length !== body.length) return null
-  let serverKeepAliveSeconds: number | null = null
-  while (at < body.length) {
-    const id = body[at++]!
-    const size = FIXED[id]
-    if (size !== undefined) {
-      if (at + size > body.length) return null
-      if (id === SERVER_KEEP_ALIVE) serverKeepAliveSeconds = body.readUInt16BE(at)
-      at += size
-      continue
-    }
-    if (id !== USER_PROPERTY && !TEXT.has(id)) return null
-    for (let fields = id === USER_PROPERTY ? 2 : 1; fields > 0; fields--) {
-      if (at + 2 > body.length) return null
-      at += 2 + body.readUInt16BE(at)
-      if (at > body.length) return null
-    }
-  }
-  return { code, serverKeepAliveSeconds }
 }

@@ -1,7 +1,7 @@
-import { isUtf8 } from 'node:buffer'
 import mqttPacket, { type IConnectPacket } from 'mqtt-packet'
-import { type FailureCode, ProxyError } from '../errors.ts'
+import type { FailureCode } from '../errors.ts'
 import type { ByteStream } from '../relay.ts'
+import { CONNECT_PROPERTIES, checkProperties, Walk, WILL_PROPERTIES } from './properties.ts'
 import type { MqttVersion } from './reason.ts'
 
 /** A whole, valid CONNECT and where its parts lie in `bytes`, so that it can be changed without being encoded again. */
@@ -21,10 +21,18 @@ export interface Connect {
 interface ConnectLayout {
   readonly flags: number
   readonly keepAlive: number
+  /** [start, end] of the property list without its length, which stands right behind the keep alive; null on 3.1.1. */
+  readonly properties: readonly [number, number] | null
   /** [start of the length prefix, end of the field] */
   readonly clientId: readonly [number, number]
+  readonly will: WillLayout | null
   /** Where user name and password stand, or would stand. */
   readonly credentials: number
+}
+
+interface WillLayout {
+  /** As `ConnectLayout.properties`; their length stands right behind the client id. */
+  readonly properties: readonly [number, number] | null
 }
 
 export type ConnectRead =
@@ -152,12 +160,13 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
     checkFlags(bits, version)
     const keepAlive = walk.at
     const keepAliveSeconds = walk.uint16()
-    if (version === 5) checkProperties(walk, CONNECT_PROPERTIES)
+    const properties = version === 5 ? checkProperties(walk, CONNECT_PROPERTIES) : null
     const clientIdAt = walk.at
     const clientId = walk.text('client id')
     const clientIdEnd = walk.at
+    let will: WillLayout | null = null
     if (bits & WILL) {
-      if (version === 5) checkProperties(walk, WILL_PROPERTIES)
+      will = { properties: version === 5 ? checkProperties(walk, WILL_PROPERTIES) : null }
       const topic = walk.text('will topic')
       if (topic === '' || /[+#]/.test(topic)) throw new RangeError('will topic is empty or holds a wildcard')
       walk.field()
@@ -178,7 +187,7 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
       cleanStart: (bits & CLEAN) !== 0,
       keepAliveSeconds,
       packet,
-      layout: { flags, keepAlive, clientId: [clientIdAt, clientIdEnd], credentials },
+      layout: { flags, keepAlive, properties, clientId: [clientIdAt, clientIdEnd], will, credentials },
     }
   } catch (error) {
     return refused('ERR_CONNECT_MALFORMED', version, error instanceof Error ? error.message : String(error))
@@ -193,64 +202,6 @@ function checkFlags(bits: number, version: MqttVersion): void {
   if (version === 4 && bits & PASSWORD && !(bits & USERNAME)) {
     throw new RangeError('password without user name [MQTT-3.1.2-22]')
   }
-}
-
-type PropertyType = 'flag' | 'uint16' | 'uint32' | 'positive16' | 'positive32' | 'text' | 'binary' | 'pair'
-
-/** MQTT 5.0 §3.1.2.11. */
-const CONNECT_PROPERTIES: Readonly<Record<number, PropertyType>> = {
-  17: 'uint32', // Session Expiry Interval
-  21: 'text', // Authentication Method
-  22: 'binary', // Authentication Data
-  23: 'flag', // Request Problem Information
-  25: 'flag', // Request Response Information
-  33: 'positive16', // Receive Maximum
-  34: 'uint16', // Topic Alias Maximum
-  38: 'pair', // User Property
-  39: 'positive32', // Maximum Packet Size
-}
-
-/** MQTT 5.0 §3.1.3.2. */
-const WILL_PROPERTIES: Readonly<Record<number, PropertyType>> = {
-  1: 'flag', // Payload Format Indicator
-  2: 'uint32', // Message Expiry Interval
-  3: 'text', // Content Type
-  8: 'text', // Response Topic
-  9: 'binary', // Correlation Data
-  24: 'uint32', // Will Delay Interval
-  38: 'pair', // User Property
-}
-
-/**
- * Every property is one of the table, ends where the property length says, and stands once (user properties as often
- * as they like). mqtt-packet reads a last property on into what follows, and would see another client id than we do.
- */
-function checkProperties(walk: Walk, table: Readonly<Record<number, PropertyType>>): void {
-  const end = walk.varint() + walk.at
-  const seen = new Set<number>()
-  while (walk.at < end) {
-    const id = walk.byte()
-    const type = table[id]
-    const name = `property 0x${id.toString(16).padStart(2, '0')}`
-    if (type === undefined) throw new RangeError(`${name} does not belong there`)
-    if (type !== 'pair' && seen.has(id)) throw new RangeError(`${name} stands twice`)
-    seen.add(id)
-    if (!PROPERTY_TYPES[type](walk, name)) throw new RangeError(`${name} has a value it may not have`)
-  }
-  if (walk.at !== end) throw new RangeError('a property ends after the property length')
-  if (seen.has(0x16) && !seen.has(0x15)) throw new RangeError('authentication data without a method [MQTT-3.1.2-29]')
-}
-
-/** Steps over one value; false where its value is not allowed. */
-const PROPERTY_TYPES: Readonly<Record<PropertyType, (walk: Walk, name: string) => boolean>> = {
-  flag: (walk) => walk.byte() <= 1,
-  uint16: (walk) => walk.skip(2) >= 0,
-  uint32: (walk) => walk.skip(4) >= 0,
-  positive16: (walk) => walk.uint16() > 0,
-  positive32: (walk) => walk.uint16() + walk.uint16() > 0,
-  text: (walk, name) => walk.text(name).length >= 0,
-  binary: (walk) => walk.field().length >= 0,
-  pair: (walk, name) => walk.text(name).length + walk.text(name).length >= 0,
 }
 
 /** The same packet through mqtt-packet, which knows flags, properties and their types. Throws on what it refuses. */
@@ -268,118 +219,4 @@ function decode(bytes: Buffer): IConnectPacket {
   if (fault !== null) throw fault
   if (packet === null) throw new RangeError('no CONNECT in the packet')
   return packet
-}
-
-/** What is changed on the way to the broker; `undefined` keeps what the device sent. */
-export interface ConnectChanges {
-  readonly clientId?: string | undefined
-  readonly keepAliveSeconds?: number | undefined
-  /** Replaces both user name and password; null in a field sends none. */
-  readonly credentials?: { readonly username: string | null; readonly password: string | null } | undefined
-}
-
-/**
- * CONNECT with some fields replaced and every other byte as the device sent it: properties, their order and the
- * will are never encoded again (the order of user properties counts [MQTT-3.1.3-10]).
- */
-export function rewriteConnect(connect: Connect, changes: ConnectChanges): Buffer {
-  const { bytes, layout } = connect
-  const { clientId, keepAliveSeconds, credentials } = changes
-  if (clientId === undefined && keepAliveSeconds === undefined && credentials === undefined) return bytes
-
-  const head = Buffer.from(bytes.subarray(layout.flags - 7, layout.clientId[0]))
-  const tail: Buffer[] = []
-  if (keepAliveSeconds !== undefined) head.writeUInt16BE(keepAliveSeconds, layout.keepAlive - (layout.flags - 7))
-  if (credentials === undefined) {
-    tail.push(bytes.subarray(layout.credentials))
-  } else {
-    let flags = bytes[layout.flags]! & ~(USERNAME | PASSWORD)
-    const { password } = credentials
-    // 3.1.1 knows no password without a user name [MQTT-3.1.2-22], so an empty one goes with it.
-    const username = credentials.username ?? (password !== null && connect.version === 4 ? '' : null)
-    if (username !== null) {
-      flags |= USERNAME
-      tail.push(lengthPrefixed(username))
-    }
-    if (password !== null) {
-      flags |= PASSWORD
-      tail.push(lengthPrefixed(password))
-    }
-    head[7] = flags
-  }
-  const id = clientId === undefined ? bytes.subarray(...layout.clientId) : lengthPrefixed(clientId)
-  const body = Buffer.concat([head, id, bytes.subarray(layout.clientId[1], layout.credentials), ...tail])
-  return Buffer.concat([fixedHeader(0x10, body.length), body])
-}
-
-function lengthPrefixed(text: string): Buffer {
-  const body = Buffer.from(text, 'utf8')
-  if (body.length > 65_535)
-    throw new ProxyError('ERR_CLIENT_ID_INVALID', `a field of ${body.length} bytes, limit 65535`)
-  const field = Buffer.allocUnsafe(2 + body.length)
-  field.writeUInt16BE(body.length)
-  body.copy(field, 2)
-  return field
-}
-
-/** First byte and Remaining Length (MQTT 5.0 §2.1.4). */
-function fixedHeader(first: number, remaining: number): Buffer {
-  const header = [first]
-  let left = remaining
-  do {
-    const digit = left % 128
-    left = Math.floor(left / 128)
-    header.push(left > 0 ? digit | 0x80 : digit)
-  } while (left > 0)
-  return Buffer.from(header)
-}
-
-/** Steps through a packet; every step is checked against its end. Throws RangeError, caught by its caller. */
-class Walk {
-  readonly #bytes: Buffer
-  at: number
-
-  constructor(bytes: Buffer, at: number) {
-    this.#bytes = bytes
-    this.at = at
-  }
-
-  skip(length: number): number {
-    const from = this.at
-    if (length > this.#bytes.length - from)
-      throw new RangeError(`a field ends ${length - (this.#bytes.length - from)} bytes after the packet`)
-    this.at = from + length
-    return from
-  }
-
-  byte(): number {
-    return this.#bytes[this.skip(1)]!
-  }
-
-  uint16(): number {
-    return this.#bytes.readUInt16BE(this.skip(2))
-  }
-
-  varint(): number {
-    let value = 0
-    for (let shift = 0; shift < 28; shift += 7) {
-      const byte = this.byte()
-      value |= (byte & 0x7f) << shift
-      if (!(byte & 0x80)) return value
-    }
-    throw new RangeError('a variable byte integer over four bytes')
-  }
-
-  field(): Buffer {
-    const length = this.uint16()
-    const from = this.skip(length)
-    return this.#bytes.subarray(from, from + length)
-  }
-
-  /** UTF-8 Encoded String (MQTT 5.0 §1.5.4): well formed, without U+0000. */
-  text(what: string): string {
-    const field = this.field()
-    if (!isUtf8(field) || field.includes(0)) throw new RangeError(`${what} is not valid UTF-8 text [MQTT-1.5.4-1]`)
-    return field.toString('utf8')
-  }
 }

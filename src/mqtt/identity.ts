@@ -1,7 +1,9 @@
 import type { Principal } from '../auth/authenticator.ts'
 import type { UpstreamIdentity } from '../backend/backend.ts'
 import { ProxyError } from '../errors.ts'
-import type { Connect, ConnectChanges } from './connect.ts'
+import type { ClientIds } from './client-id.ts'
+import type { Connect } from './connect.ts'
+import type { ConnectChanges } from './rewrite.ts'
 
 /**
  * What the broker is told in CONNECT in place of what the device said.
@@ -9,18 +11,18 @@ import type { Connect, ConnectChanges } from './connect.ts'
  * A device that proved who it is by other means never has its user name and password passed on: SDKs put their
  * telemetry there (`?SDK=…`). With authentication by the broker they are the proof, and go on untouched.
  */
-export function changesFor(
+export function identityChanges(
   connect: Connect,
+  ids: ClientIds,
   principal: Principal,
   domain: string,
   identity: UpstreamIdentity,
-): ConnectChanges {
+): Pick<ConnectChanges, 'clientId' | 'credentials'> {
   const fill = (template: string | null, hostile: RegExp): string | null =>
-    template === null ? null : fillTemplate(template, hostile, connect.clientId, principal, domain)
-  const clientId = fill(identity.clientId, NUL)
+    template === null ? null : fillTemplate(template, hostile, ids.device, principal, domain)
+  const clientId = ids.prefix + (fill(identity.clientId, NUL) ?? ids.device)
   return {
-    clientId: clientId === null || clientId === connect.clientId ? undefined : clientId,
-    keepAliveSeconds: identity.keepAlive === '0' && connect.keepAliveSeconds !== 0 ? 0 : undefined,
+    clientId: clientId === connect.clientId ? undefined : clientId,
     credentials:
       principal.method === 'backend'
         ? undefined

@@ -73,6 +73,12 @@ export class PacketCursor {
     return this.#state === TYPE
   }
 
+  /** Over so many bytes of the body, which the caller knows to be there. */
+  skip(bytes: number): void {
+    this.#left -= bytes
+    if (this.#left === 0) this.#state = TYPE
+  }
+
   /**
    * Moves from `at` to the end of the packet's header, to the end of the packet, or to the end of the
    * chunk, whichever comes first. On a fault it returns the offset of the byte at fault.

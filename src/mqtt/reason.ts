@@ -13,6 +13,7 @@ const RETURN_CODES: Readonly<Record<number, number>> = {
   135: 5,
   136: 3,
   137: 3,
+  151: 3,
 }
 
 /** CONNACK that refuses with this failure; null where the answer is to close in silence. */

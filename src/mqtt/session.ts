@@ -1,49 +1,58 @@
 import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
 import type { Identify } from '../auth/identify.ts'
-import type { Backend, Upstream } from '../backend/backend.ts'
-import type {
-  AuthenticatedConnection,
-  AuthorizedConnection,
-  CloseReason,
-  ProtocolHandler,
-  SecuredConnection,
-  Trace,
-} from '../connection.ts'
+import type { Backend } from '../backend/backend.ts'
+import type { AuthorizedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
-import { OPEN_PERMIT } from '../policy/permit.ts'
-import { type ByteStream, type Relay, relay } from '../relay.ts'
+import type { Permit } from '../policy/permit.ts'
+import type { ByteStream } from '../relay.ts'
+import type { Store } from '../store/store.ts'
 import type { Domain } from '../tls/domains.ts'
-import type { Connack } from './connack.ts'
-import { type Connect, readConnect, rewriteConnect } from './connect.ts'
-import { changesFor } from './identity.ts'
-import { Inbound, type Observer, Outbound } from './inspect.ts'
+import { Attempt, identifyByConnect, identifyEarly } from './attempt.ts'
+import { type End, judged } from './authority.ts'
+import { connectDenials, liveDenials, permitFor } from './authorize.ts'
+import { type ClientIds, clientIds } from './client-id.ts'
+import { type Connect, readConnect } from './connect.ts'
+import type { Denial, DomainRules } from './domain-rules.ts'
+import { type GateClock, SYSTEM_CLOCK } from './gate.ts'
+import { identityChanges } from './identity.ts'
+import { limitChanges, type Terms, termsOf } from './in-force.ts'
 import type { KeepAliveWheel } from './keep-alive.ts'
-import { farewell, type MqttVersion, refusal } from './reason.ts'
+import { type Lifetimes, WSS_LIFETIME_MS } from './lifetimes.ts'
+import {
+  type DeniedAction,
+  type LiveSession,
+  Session,
+  type SessionTimes,
+  seconds,
+  versionName,
+} from './live-session.ts'
+import { type MqttVersion, refusal } from './reason.ts'
+import { rewriteConnect } from './rewrite.ts'
+import { type Hold, Takeover } from './takeover.ts'
 
-export interface SessionLimits {
+export type { DeniedAction, LiveSession } from './live-session.ts'
+
+export interface SessionLimits extends SessionTimes {
   /** For the whole CONNECT, from the end of the handshake. */
   readonly connectTimeoutMs: number
   /** Largest CONNECT, in bytes. */
   readonly connectBytes: number
-  /** Largest packet after it, as Remaining Length in bytes. */
-  readonly packetBytes: number
-  /** For the broker's CONNACK, from the moment it has CONNECT. */
-  readonly connackTimeoutMs: number
-  readonly halfCloseMs: number
 }
 
 export interface SessionParts {
   readonly limits: SessionLimits
   readonly metrics: Metrics
   readonly wheel: KeepAliveWheel
+  readonly lifetimes: Lifetimes
+  readonly store: Store
   readonly identify: Identify
+  /** Of the rates; the system's unless given. */
+  readonly clock?: GateClock
+  rulesFor(domain: Domain): DomainRules
   backendFor(domain: Domain): Backend
-}
-
-/** A live session, for those who must end it from outside. */
-export interface LiveSession {
-  close(code: FailureCode): void
+  /** Told of what policies deny, per packet: whoever logs it bounds it. */
+  denied(told: DeniedAction): void
 }
 
 /** MQTT that comes over another protocol of the same connection: the frames of a WebSocket, as bytes. */
@@ -59,11 +68,29 @@ export interface MqttHandler extends ProtocolHandler {
   readonly live: ReadonlySet<LiveSession>
   /** As `serve`, over the arrival's stream. The first admission of the connection is the one that counts. */
   serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
+  /** The registry has changed: every live session is judged once more, a slice a turn, so that none waits for it. */
+  rejudge(): Promise<void>
 }
 
-/** Serves MQTT over an established TLS connection: authenticate → CONNECT → open → relay → close. */
+/** Sessions that are judged before others get a turn: at some 20 µs each, a millisecond or so. */
+const SLICE = 64
+
+/** What CONNECT came to: all that a broker and a session need. */
+interface Admitted {
+  readonly connection: AuthorizedConnection
+  readonly terms: Terms
+  /** CONNECT for the broker. */
+  readonly packet: Buffer
+}
+
+/** Serves MQTT over an established TLS connection: authenticate → CONNECT → authorize → claim → open → relay → close. */
 export function mqttHandler(parts: SessionParts): MqttHandler {
-  const live = new Set<LiveSession>()
+  const live = new Set<Session>()
+  const takeover = new Takeover(parts.store)
+  /** Counts the changes of the registry, so that who was judged by an older one is judged again before it is live. */
+  let changes = 0
+  let judging: Promise<void> = Promise.resolve()
+  let waiting: Promise<void> | null = null
 
   async function serveArrival(
     connection: SecuredConnection,
@@ -72,43 +99,81 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
     signal: AbortSignal,
   ): Promise<CloseReason> {
     const device = arrival.stream
+    const domain = parts.rulesFor(connection.domain)
     let version: MqttVersion | null = null
+    let hold: Hold | null = null
     const attempt = new Attempt(device, signal)
     try {
-      const early = await identifyEarly(parts, connection, arrival, trace, signal)
+      // Whoever was identified before it came here may have been judged by an older registry.
+      const seen = arrival.who === null ? changes : -1
+      const by = { identify: parts.identify, connection, http: arrival.http, who: arrival.who, trace }
+      const early = await identifyEarly(by, signal)
       trace.stage = 'connect'
       const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection), signal)
       if (read.kind === 'gone') return 'downstream'
       version = read.kind === 'refused' ? read.version : read.connect.version
       if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
       const { connect, rest } = read
-      trace.clientId = connect.clientId
+      const ids = clientIds(connect, domain)
+      trace.clientId = ids.device
       trace.mqttVersion = connect.version
-      const who = early ?? (await identifyByConnect(parts, connection, arrival, connect, trace, attempt.signal))
-      const authenticated: AuthenticatedConnection = { ...connection, who }
+      const who = early ?? (await identifyByConnect(by, connect, attempt.signal))
+      const since = parts.lifetimes.now()
 
-      trace.stage = 'open'
+      trace.stage = 'connect'
       const backend = parts.backendFor(connection.domain)
+      const admit = (whom: Authenticated) => admitted(parts, connection, connect, ids, whom, domain, backend, trace)
+      let admission = admit(who)
+      trace.stage = 'open'
       trace.backend = backend.name
-      const changes = changesFor(connect, who.principal, connection.domain.name, backend.identity)
-      const packet = rewriteConnect(connect, changes)
-      const authorized: AuthorizedConnection = {
-        ...authenticated,
-        clientId: changes.clientId ?? connect.clientId,
-        permit: OPEN_PERMIT,
-      }
-      const upstream = await backend.open(authorized, attempt.signal)
-      if (attempt.deviceLeft) {
+      hold = takeover.hold({
+        session: connection.id,
+        backend: backend.name,
+        clientId: admission.connection.clientId,
+        principal: who.principal,
+        domain: connection.domain.name,
+        perSecond: domain.rules.connectsPerSecondPerClientId,
+      })
+      hold.onLost = () => attempt.abort(new ProxyError('ERR_SESSION_TAKEN_OVER', 'taken over before it was connected'))
+      await hold.take()
+      attempt.throwIfEnded()
+      const upstream = await backend.open(admission.connection, attempt.signal)
+      try {
+        attempt.throwIfEnded()
+        if (changes !== seen) admission = admit(again(who))
+      } catch (error) {
         upstream.stream.destroy()
-        throw new ProxyError('ERR_BACKEND_REFUSED', 'the device left')
+        throw error
       }
       attempt.over()
       trace.upstream = upstream.peer
       trace.stage = 'relay'
-      const session = new Session(parts, authorized, device, trace, connect)
+      // From here to the set of the living nothing waits, so no change of the registry comes in between.
+      const session = new Session({
+        limits: parts.limits,
+        metrics: parts.metrics,
+        wheel: parts.wheel,
+        clock: parts.clock ?? SYSTEM_CLOCK,
+        connection: admission.connection,
+        device,
+        trace,
+        connect,
+        terms: admission.terms,
+        domain,
+        hold,
+        authority: {
+          who: admission.connection.who,
+          permit: admission.connection.permit,
+          lifetimes: parts.lifetimes,
+          since,
+          ends: endsOf(connection, domain, parts.lifetimes),
+          judge: (whom) => liveJudgement(connection, connect, ids, whom, domain),
+        },
+        denied: (told) => parts.denied(told),
+      })
       live.add(session)
       try {
-        return await session.run(upstream, packet, rest)
+        return await session.run(upstream, admission.packet, rest)
       } finally {
         live.delete(session)
       }
@@ -118,7 +183,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         return 'downstream'
       }
       const failure = asProxyError(error)
-      refuse(device, failure.code, version)
+      refuse(device, failure.code, version, domain)
       // An identity that was refused is counted as such; it never came to CONNECT.
       if (trace.stage !== 'authenticate') {
         parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
@@ -126,6 +191,15 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       throw failure
     } finally {
       attempt.over()
+      hold?.release()
+    }
+  }
+
+  async function rejudgeAll(): Promise<void> {
+    let count = 0
+    for (const session of [...live]) {
+      if (live.has(session)) session.rejudge()
+      if (++count % SLICE === 0) await new Promise((resolve) => setImmediate(resolve))
     }
   }
 
@@ -135,6 +209,16 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
     serveArrival,
     serve: (connection, trace, signal) =>
       serveArrival(connection, { stream: connection.tls, http: null, who: null }, trace, signal),
+    rejudge() {
+      changes++
+      // A change while the sessions are judged is judged from the beginning; more of them by then are one.
+      waiting ??= judging.then(() => {
+        waiting = null
+        return rejudgeAll()
+      })
+      judging = waiting
+      return waiting
+    },
   }
 }
 
@@ -143,225 +227,84 @@ function connectDeadline(parts: SessionParts, connection: SecuredConnection): nu
   return Math.max(1, parts.limits.connectTimeoutMs - (performance.now() - connection.securedAt))
 }
 
-/** The time before the relay listens: a device that is gone need not be given a broker. */
-class Attempt {
-  deviceLeft = false
-  readonly #device: ByteStream
-  readonly #outer: AbortSignal
-  readonly #controller = new AbortController()
-  readonly #onClose = () => {
-    this.deviceLeft = true
-    this.#controller.abort(new ProxyError('ERR_BACKEND_REFUSED', 'the device left'))
-  }
-  readonly #onAbort = () => this.#controller.abort(this.#outer.reason)
-
-  constructor(device: ByteStream, outer: AbortSignal) {
-    this.#device = device
-    this.#outer = outer
-    device.on('close', this.#onClose)
-    outer.addEventListener('abort', this.#onAbort)
-    if (outer.aborted) this.#onAbort()
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal
-  }
-
-  over(): void {
-    this.#device.off('close', this.#onClose)
-    this.#outer.removeEventListener('abort', this.#onAbort)
-  }
-}
-
-/**
- * Who is it? Judged before a byte of MQTT is read, wherever the proof is there already; null where CONNECT has to prove
- * it.
- */
-async function identifyEarly(
+/** The fifth rung: everything that CONNECT asks for is allowed, or it is refused before a broker is dialled. */
+function admitted(
   parts: SessionParts,
   connection: SecuredConnection,
-  arrival: Arrival,
-  trace: Trace,
-  signal: AbortSignal,
-): Promise<Authenticated | null> {
-  if (arrival.who !== null) return arrival.who
-  const { auth } = connection.admissions[0]!
-  if (auth !== 'x509' && auth !== 'backend') return null
-  trace.stage = 'authenticate'
-  const { peer } = connection
-  return parts.identify(connection, auth === 'x509' ? { kind: auth, peer } : { kind: auth }, trace, signal)
-}
-
-async function identifyByConnect(
-  parts: SessionParts,
-  connection: SecuredConnection,
-  { http }: Arrival,
   connect: Connect,
+  ids: ClientIds,
+  who: Authenticated,
+  domain: DomainRules,
+  backend: Backend,
   trace: Trace,
-  signal: AbortSignal,
-): Promise<Authenticated> {
-  const { auth } = connection.admissions[0]!
-  trace.stage = 'authenticate'
-  const { username, password } = connect.packet
-  const mqtt = { clientId: connect.clientId, username: username ?? null, password: bytesOf(password) }
-  if (auth === 'custom') return parts.identify(connection, { kind: auth, http, mqtt }, trace, signal)
-  if (auth === 'custom-x509') {
-    return parts.identify(connection, { kind: auth, peer: connection.peer, http, mqtt }, trace, signal)
-  }
-  throw new ProxyError('ERR_INTERNAL', `${auth} is not proved by CONNECT`)
-}
-
-function bytesOf(password: Buffer | string | null | undefined): Uint8Array | null {
-  return password === undefined || password === null ? null : Buffer.from(password)
-}
-
-/** One device and its broker, from CONNECT forwarded to both sides closed. */
-class Session implements LiveSession, Observer {
-  readonly #parts: SessionParts
-  readonly #connection: AuthorizedConnection
-  readonly #device: ByteStream
-  readonly #trace: Trace
-  readonly #connect: Connect
-  readonly #inbound: Inbound
-  readonly #outbound: Outbound
-  #relay: Relay | null = null
-  #reason: FailureCode | null = null
-  #closing = false
-  /** This CONNECT has its result in the metrics; it has one only. */
-  #counted = false
-  #refusedByBroker = false
-  #connackTimer: NodeJS.Timeout | null = null
-
-  constructor(
-    parts: SessionParts,
-    connection: AuthorizedConnection,
-    device: ByteStream,
-    trace: Trace,
-    connect: Connect,
-  ) {
-    this.#parts = parts
-    this.#connection = connection
-    this.#device = device
-    this.#trace = trace
-    this.#connect = connect
-    const { limits, metrics, wheel } = parts
-    this.#inbound = new Inbound(connect.version, limits.packetBytes, metrics.traffic, wheel, this)
-    this.#outbound = new Outbound(connect.version, limits.packetBytes, metrics.traffic, this)
-  }
-
-  async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
-    const { limits, metrics, wheel } = this.#parts
-    const device = this.#device
-    metrics.traffic.packetsIn[1]!++
-    metrics.traffic.bytesIn += this.#connect.bytes.length
-    this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
-    const { stream } = upstream
-    stream.write(packet)
-    this.#relay = relay(device, stream, {
-      inbound: this.#inbound,
-      outbound: this.#outbound,
-      upstreamLost: () => this.#upstreamLost(),
-      deviceLeft: () => this.#inbound.disconnected,
-      halfCloseMs: limits.halfCloseMs,
-    })
-    // A device may send on without waiting for CONNACK [MQTT 5.0 §3.1.4]; what came with CONNECT goes first.
-    if (rest !== null) this.#forward(stream, rest)
-    stream.resume()
-    device.resume()
-
-    metrics.sessions(1)
-    const side = await this.#relay.done
-    metrics.sessions(-1)
-    clearTimeout(this.#connackTimer)
-    if (this.#inbound.keepAlive !== null) wheel.remove(this.#inbound.keepAlive)
-    const trace = this.#trace
-    trace.bytesIn = this.#connect.bytes.length + this.#inbound.bytes
-    trace.bytesOut = this.#outbound.bytes
-    trace.packetsIn = 1 + this.#inbound.packets
-    trace.packetsOut = this.#outbound.packets
-    if (this.#reason === null && !this.#outbound.connected && side === 'downstream') {
-      this.#count('gone')
+): Admitted {
+  const permit = permitFor(connection, connect, ids, who, domain)
+  for (const denial of connectDenials(connect, ids, who, permit, domain)) {
+    const reported = passes(denial, domain)
+    const { action, resource, code } = denial
+    if (action !== null && resource !== null) {
+      parts.metrics.traffic.gate.denied[action]++
+      parts.denied({ connection, trace, action, resource, code, reported })
     }
-    return this.#reason ?? side ?? 'ERR_INTERNAL'
+    if (!reported) throw new ProxyError(code, denial.detail)
   }
-
-  /** Ends the session with the reason that its version of MQTT can carry. */
-  close(code: FailureCode): void {
-    if (this.#closing) return
-    this.#closing = true
-    this.#reason ??= code
-    this.#relay?.close(this.#lastWord(code))
+  parts.metrics.traffic.gate.allowed['iot:Connect']++
+  const terms = termsOf(connect, ids, domain.rules, permit.allowsAll('iot:Receive'))
+  const changes = {
+    ...limitChanges(connect, terms, backend.identity.keepAlive === 'device'),
+    ...identityChanges(connect, ids, who.principal, connection.domain.name, backend.identity),
   }
-
-  fault(code: FailureCode): void {
-    this.close(code)
-  }
-
-  connack(connack: Connack): void {
-    clearTimeout(this.#connackTimer ?? undefined)
-    const { wheel } = this.#parts
-    const trace = this.#trace
-    trace.connectedMs = performance.now() - this.#connection.acceptedAt
-    this.#count(connack.code === 0 ? 'ok' : 'refused_by_broker')
-    this.#refusedByBroker = connack.code !== 0
-    if (this.#refusedByBroker) return
-    const keepAlive = connack.serverKeepAliveSeconds ?? this.#connect.keepAliveSeconds
-    if (keepAlive === 0) return
-    const entry = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
-    entry.held = this.#inbound.isHeld
-    this.#inbound.keepAlive = entry
-  }
-
-  #forward(stream: ByteStream, rest: Buffer): void {
-    const pass = this.#inbound.inspect(rest)
-    if (pass > 0) stream.write(rest.subarray(0, pass))
-    if (pass < rest.length) this.#inbound.refused()
-  }
-
-  #count(result: string): void {
-    if (this.#counted) return
-    this.#counted = true
-    this.#parts.metrics.connect(result, versionName(this.#connect.version), seconds(this.#connection))
-  }
-
-  #upstreamLost(): Buffer | null {
-    if (this.#outbound.connected) {
-      // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.
-      return this.#inbound.disconnected ? null : this.#lastWord('ERR_BACKEND_LOST')
-    }
-    clearTimeout(this.#connackTimer ?? undefined)
-    this.#reason ??= 'ERR_BACKEND_LOST'
-    return this.#lastWord('ERR_BACKEND_LOST')
-  }
-
-  /**
-   * CONNACK before the broker's, DISCONNECT after it; nothing inside of a packet, after a farewell of either side, or
-   * after a CONNACK that refused [MQTT-3.14.0-1].
-   */
-  #lastWord(code: FailureCode): Buffer | null {
-    const { connected, disconnected, atBoundary } = this.#outbound
-    if (connected) {
-      const silent = disconnected || this.#inbound.disconnected || this.#refusedByBroker || !atBoundary
-      return silent ? null : farewell(code, this.#connect.version)
-    }
-    this.#count(reasonOf(code))
-    return disconnected || !atBoundary ? null : refusal(code, this.#connect.version)
+  return {
+    connection: { ...connection, who, clientId: changes.clientId ?? connect.clientId, permit },
+    terms,
+    packet: rewriteConnect(connect, changes),
   }
 }
 
-function refuse(device: ByteStream, code: FailureCode, version: MqttVersion | null): void {
-  const answer = version === null ? null : refusal(code, version)
-  if (answer !== null) device.write(answer)
+/** Judged by today's registry. @throws {ProxyError} with what it says against */
+function again(who: Authenticated): Authenticated {
+  const outcome = judged(who)
+  if (outcome.kind === 'denied') throw new ProxyError(outcome.code, outcome.detail)
+  return outcome
+}
+
+function liveJudgement(
+  connection: SecuredConnection,
+  connect: Connect,
+  ids: ClientIds,
+  who: Authenticated,
+  domain: DomainRules,
+): Permit | FailureCode {
+  const permit = permitFor(connection, connect, ids, who, domain)
+  for (const denial of liveDenials(ids, who, permit, domain)) if (!passes(denial, domain)) return denial.code
+  return permit
+}
+
+const passes = ({ action }: Denial, { reportOnly }: DomainRules): boolean => reportOnly && action !== null
+
+/** When this connection has to end whoever it is; what the authorizer says comes with `who`. */
+function endsOf(connection: SecuredConnection, { rules, cutAtExpiry }: DomainRules, lifetimes: Lifetimes): End[] {
+  const ends: End[] = []
+  const { connectionLifetimeMs } = rules
+  const accepted = lifetimes.now() - (performance.now() - connection.acceptedAt)
+  if (connectionLifetimeMs !== null) ends.push({ at: accepted + connectionLifetimeMs, code: 'ERR_MAX_CONNECT_TIME' })
+  if (connection.admissions[0]!.protocol === 'wss') {
+    ends.push({ at: accepted + WSS_LIFETIME_MS, code: 'ERR_MAX_CONNECT_TIME' })
+  }
+  if (cutAtExpiry && connection.peer !== null) {
+    const left = Date.parse(connection.peer.leaf.validTo) - Date.now()
+    // A date that cannot be read is over.
+    ends.push({ at: lifetimes.now() + (Number.isNaN(left) ? 0 : left), code: 'ERR_CERTIFICATE_EXPIRED' })
+  }
+  return ends
+}
+
+function refuse(device: ByteStream, code: FailureCode, version: MqttVersion | null, { rules }: DomainRules): void {
+  const silent = version === 4 && code === 'ERR_ACTION_DENIED' && rules.denials.connect3 === 'close'
+  const answer = version === null || silent ? null : refusal(code, version)
+  if (answer !== null && device.destroyed !== true) device.write(answer)
   device.end()
   // What the device has already sent is thrown away: left unread it would turn our close into a reset, and that
   // would take the answer from its hands.
   device.resume()
-}
-
-function versionName(version: MqttVersion | null): '3.1.1' | '5' | 'unknown' {
-  return version === null ? 'unknown' : version === 4 ? '3.1.1' : '5'
-}
-
-function seconds(connection: SecuredConnection): number {
-  return (performance.now() - connection.acceptedAt) / 1_000
 }

@@ -105,13 +105,15 @@ class RuleTable {
 
 class CompiledPermit implements Permit {
   readonly unresolved: readonly string[]
+  readonly timeless: boolean
   readonly #shared: RuleTable
   readonly #own: RuleTable
 
-  constructor(shared: RuleTable, own: RuleTable, unresolved: readonly string[]) {
+  constructor(shared: RuleTable, own: RuleTable, unresolved: readonly string[], timeless: boolean) {
     this.#shared = shared
     this.#own = own
     this.unresolved = unresolved
+    this.timeless = timeless
   }
 
   allows(action: string, resource: string): boolean {
@@ -136,11 +138,13 @@ class CompiledGrants implements Grants {
   /** Whatever a permit depends on. */
   readonly #names: readonly string[]
   readonly #variables: readonly string[]
+  readonly #timeless: boolean
   readonly #permits = new LRUCache<string, Permit>({ max: MAX_PERMITS })
   readonly #tables = new LRUCache<string, RuleTable>({ max: MAX_HEADS })
 
   constructor(statements: readonly CompiledStatement[], seconds: () => number) {
     this.#seconds = seconds
+    this.#timeless = statements.every(({ live }) => live.length === 0)
     const parts = statements.map(divide)
     this.#shared = parts.map(({ shared }) => shared)
     this.#own = parts.map(({ own }) => own).filter(({ resources }) => resources.length > 0)
@@ -180,7 +184,7 @@ class CompiledGrants implements Grants {
       this.#tables.set(head, shared)
     }
     const unresolved = this.#variables.filter((name) => substitute(name, variables) === null)
-    return new CompiledPermit(shared, this.#table(this.#own, arn, variables), unresolved)
+    return new CompiledPermit(shared, this.#table(this.#own, arn, variables), unresolved, this.#timeless)
   }
 
   #table(statements: readonly CompiledStatement[], arn: ArnHead, variables: Variables): RuleTable {

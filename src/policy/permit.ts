@@ -18,13 +18,15 @@ export interface Permit {
   allowsAll(action: Action): boolean
   /** Variables of the policies that this connection has no usable value for: what names them matches nothing. For the log. */
   readonly unresolved?: readonly string[]
+  /** True only if an answer holds as long as the permit does; otherwise it may hang on the time, and is asked for anew. */
+  readonly timeless?: boolean
 }
 
 /** Everything is allowed; the broker behind applies its own rules. */
-export const OPEN_PERMIT: Permit = { allows: () => true, allowsAll: () => true }
+export const OPEN_PERMIT: Permit = { allows: () => true, allowsAll: () => true, timeless: true }
 
 /** Nothing is. What an entry without policies gets: no policy, no permission. */
-export const CLOSED_PERMIT: Permit = { allows: () => false, allowsAll: () => false }
+export const CLOSED_PERMIT: Permit = { allows: () => false, allowsAll: () => false, timeless: true }
 
 /** Values of policy variables and condition keys of one connection; null when it has none. */
 export interface Variables {

@@ -4,7 +4,7 @@ import { matches, type Pattern } from './pattern.ts'
  * What policies say, in the form in which it is asked once per packet.
  *
  * Hot: `ResourceSet.has` and `ActionRules.verdict` allocate nothing. Exact resources cost one look-up, prefixes a binary
- * search, whatever their number; only patterns with a wildcard inside are tried one by one.
+ * search, and so do patterns with a wildcard inside: only those whose text before it fits are tried.
  */
 
 /** Resources of one action and effect, compared by the tail of their ARN. */
@@ -13,23 +13,23 @@ export class ResourceSet {
   readonly #exact: ReadonlySet<string>
   /** Sorted, and none a prefix of another: then at most one can be a prefix of a text, the last that is not after it. */
   readonly #prefixes: readonly string[]
-  readonly #globs: readonly Pattern[]
+  readonly #globs: GlobIndex
+  /** Asked first: even an empty set would hash the resource. */
+  readonly #exactCount: number
+  readonly empty: boolean
 
   constructor(patterns: readonly Pattern[]) {
     this.#everything = patterns.some(({ kind }) => kind === 'everything')
     this.#exact = new Set(patterns.flatMap((pattern) => (pattern.kind === 'exact' ? [pattern.text] : [])))
     this.#prefixes = shortest(patterns.flatMap((pattern) => (pattern.kind === 'prefix' ? [pattern.text] : [])))
-    this.#globs = patterns.filter(({ kind }) => kind === 'glob')
-  }
-
-  get empty(): boolean {
-    return !this.#everything && this.#exact.size + this.#prefixes.length + this.#globs.length === 0
+    this.#globs = new GlobIndex(patterns.filter((pattern) => pattern.kind === 'glob'))
+    this.#exactCount = this.#exact.size
+    this.empty = patterns.length === 0
   }
 
   has(resource: string): boolean {
-    if (this.#everything || this.#exact.has(resource) || this.#hasPrefixOf(resource)) return true
-    for (const pattern of this.#globs) if (matches(pattern, resource)) return true
-    return false
+    if (this.#everything || (this.#exactCount > 0 && this.#exact.has(resource))) return true
+    return this.#hasPrefixOf(resource) || this.#globs.matches(resource)
   }
 
   /** True only if every resource that starts with `prefix` is in. */
@@ -38,21 +38,61 @@ export class ResourceSet {
   }
 
   #hasPrefixOf(resource: string): boolean {
-    let low = 0
-    let high = this.#prefixes.length
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if (this.#prefixes[middle]! <= resource) low = middle + 1
-      else high = middle
-    }
-    return low > 0 && resource.startsWith(this.#prefixes[low - 1]!)
+    const at = lastNotAfter(this.#prefixes, resource)
+    return at >= 0 && resource.startsWith(this.#prefixes[at]!)
   }
 }
 
-/** Sorted by UTF-16 unit, as `<=` compares, without those that a shorter one covers. */
+/**
+ * Patterns by the text before their first wildcard. All such texts that a resource starts with are prefixes of the last one
+ * that is not after the resource, so its ancestors are the only ones to look at.
+ */
+class GlobIndex {
+  /** Sorted, each once. */
+  readonly #heads: readonly string[]
+  /** Index of the longest other head that is a prefix of this one; -1 for none. */
+  readonly #parents: readonly number[]
+  readonly #globs: readonly (readonly Pattern[])[]
+
+  constructor(globs: readonly Extract<Pattern, { readonly kind: 'glob' }>[]) {
+    const byHead = Map.groupBy(globs, ({ head }) => head[0] ?? '')
+    this.#heads = [...byHead.keys()].sort(byUnits)
+    this.#globs = this.#heads.map((head) => byHead.get(head)!)
+    this.#parents = this.#heads.map((head, n) =>
+      this.#heads.findLastIndex((other, m) => m < n && head.startsWith(other)),
+    )
+  }
+
+  matches(resource: string): boolean {
+    for (let at = lastNotAfter(this.#heads, resource); at >= 0; at = this.#parents[at]!) {
+      if (!resource.startsWith(this.#heads[at]!)) continue
+      for (const pattern of this.#globs[at]!) if (matches(pattern, resource)) return true
+    }
+    return false
+  }
+}
+
+/** Index of the last of the sorted texts that is not greater; -1 when all are. */
+function lastNotAfter(texts: readonly string[], text: string): number {
+  let low = 0
+  let high = texts.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (texts[middle]! <= text) low = middle + 1
+    else high = middle
+  }
+  return low - 1
+}
+
+/** By UTF-16 unit, as `<=` compares. */
+function byUnits(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}
+
+/** Sorted, without those that a shorter one covers. */
 function shortest(texts: readonly string[]): readonly string[] {
   const kept: string[] = []
-  for (const text of [...texts].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0))) {
+  for (const text of [...texts].sort(byUnits)) {
     const last = kept.at(-1)
     if (last === undefined || !text.startsWith(last)) kept.push(text)
   }
@@ -98,8 +138,8 @@ export class ActionRules {
 
   /** Deny wins; what is not mentioned is undecided. */
   verdict(resource: string): Verdict {
-    if (this.#deny.has(resource)) return DENIED
-    let verdict: Verdict = this.#allow.has(resource) ? ALLOWED : UNDECIDED
+    if (!this.#deny.empty && this.#deny.has(resource)) return DENIED
+    let verdict: Verdict = !this.#allow.empty && this.#allow.has(resource) ? ALLOWED : UNDECIDED
     if (this.#live.length === 0) return verdict
     const now = this.#seconds()
     for (const rule of this.#live) {

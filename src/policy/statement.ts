@@ -1,6 +1,6 @@
 import { splitArn } from './arn.ts'
 import { type Condition, compileCondition } from './conditions.ts'
-import type { Statement } from './document.ts'
+import type { PolicyDocument, Statement } from './document.ts'
 import { matches, type Pattern, patternOf } from './pattern.ts'
 import type { ArnHead, Variables } from './permit.ts'
 import { fill, parseTemplate, type Template } from './template.ts'
@@ -85,4 +85,11 @@ function templateOf(text: string): Template {
   const parse = parseTemplate(text, true)
   if (parse.kind === 'invalid') throw new RangeError(`${text}: ${parse.message}`)
   return parse.template
+}
+
+/** Resources of AWS IoT that no question under this head can match, so that `check` can warn of them. */
+export function resourcesOutside(document: PolicyDocument, head: ArnHead): readonly string[] {
+  return document.statements
+    .flatMap(({ resources }) => resources)
+    .filter((text) => splitArn(text)?.service === 'iot' && !compileResource(text).inScope(head))
 }

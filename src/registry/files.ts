@@ -160,7 +160,7 @@ class Reading {
       return
     }
     for (const issue of parsed.issues) {
-      if (file === null) source.issue([...path, ...(issue.path === '' ? [] : [issue.path])], issue.message)
+      if (file === null) source.issue([...path, ...stepsOf(issue.path)], issue.message)
       else source.issue([...path, 'file'], `${source.resolve(file)}: ${issue.path}: ${issue.message}`)
     }
   }
@@ -255,6 +255,11 @@ class Reading {
 function fileOf(value: unknown): string | null {
   if (typeof value !== 'object' || value === null || !('file' in value)) return null
   return Object.keys(value).length === 1 && typeof value.file === 'string' ? value.file : null
+}
+
+/** `Statement[0].Effect` as the steps that lead there. */
+function stepsOf(path: string): readonly (string | number)[] {
+  return [...path.matchAll(/\[(\d+)\]|[^.[\]]+/g)].map(([step, index]) => (index === undefined ? step : Number(index)))
 }
 
 /** JSON, or YAML of the same; undefined after adding an issue. */

@@ -22,6 +22,8 @@ export interface LiveOptions {
   readonly log: RegistryLog
   /** Counted: a reading that took effect, or one that was refused and changed nothing. */
   readonly reloaded: (registry: string, result: 'ok' | 'refused') => void
+  /** As for `watchFiles`. */
+  readonly pollMs?: number
 }
 
 export interface WatchedRegistry extends LiveRegistry {
@@ -106,23 +108,14 @@ class Live implements WatchedRegistry {
 
   watch(): void {
     if (this.#watches.length > 0) return
-    const watches = [
-      watchFiles({
-        paths: () => [this.#path, ...this.#files],
-        readAt: this.#readAt,
-        onChange: () => this.#readFiles(),
-      }),
-    ]
+    const { pollMs } = this.#options
+    const common = { readAt: this.#readAt, ...(pollMs !== undefined && { pollMs }) }
+    const paths = () => [this.#path, ...this.#files]
+    const watches = [watchFiles({ ...common, paths, onChange: () => this.#readFiles() })]
     const overlay = this.#overlay
     if (overlay !== null) {
-      watches.push(
-        watchFiles({
-          paths: () => [overlay.file],
-          readAt: this.#readAt,
-          debounceMs: 0,
-          onChange: () => this.readOverlay(),
-        }),
-      )
+      const onChange = () => this.readOverlay()
+      watches.push(watchFiles({ ...common, paths: () => [overlay.file], debounceMs: 0, onChange }))
     }
     this.#watches = watches
   }

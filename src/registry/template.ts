@@ -90,11 +90,7 @@ export function parseTemplate(input: unknown): TemplateParse {
   if (!parsed.success) {
     return {
       kind: 'invalid',
-      issues: parsed.error.issues.flatMap((issue) =>
-        issue.code === 'unrecognized_keys'
-          ? issue.keys.map((key) => ({ path: [...issue.path, key], message: 'is not known here' }))
-          : [{ path: issue.path, message: issue.message }],
-      ),
+      issues: parsed.error.issues.flatMap(described),
     }
   }
   const plan = parsed.data
@@ -106,6 +102,14 @@ export function parseTemplate(input: unknown): TemplateParse {
   return broken === null
     ? { kind: 'template', template }
     : { kind: 'invalid', issues: [{ path: [], message: `a policy document that is none: ${broken}` }] }
+}
+
+function described(issue: z.core.$ZodIssue) {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => ({ path: [...issue.path, key], message: 'is not known here' }))
+  }
+  const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message
+  return [{ path: issue.path, message }]
 }
 
 /** `{ templateBody, roleArn }`, as AWS IoT's RegisterCACertificate takes it, with the template as a text inside. */

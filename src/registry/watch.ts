@@ -20,9 +20,9 @@ export interface FileWatch {
 }
 
 const DEBOUNCE_MS = 100
-const POLL_MS = 2_000
-/** A poll asks for each file; ten thousand of them are asked every ten seconds. */
-const POLL_MS_PER_FILE = 1
+const POLL_MS = 1_000
+/** A poll asks for each file: at most 250 of them a second, whatever their number. */
+const POLL_MS_PER_FILE = 4
 
 /**
  * Watches folders, never single files: a file that is replaced by a rename, or a symbolic link that is turned (as in a

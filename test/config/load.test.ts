@@ -68,7 +68,7 @@ const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, handshakeTimeout, backend, aws, routes'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, sigv4, handshakeTimeout, backend, aws, routes, policy, clientId, limits'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -219,6 +219,43 @@ test(
     'MAIN:10 domains[0].clientTrust | has no effect with authenticationType BACKEND, which asks for no certificate',
   ],
 )
+test(
+  refuses,
+  'BACKEND with policies and more',
+  IN_DOMAIN,
+  domain(
+    'authenticationType: BACKEND\n    applicationProtocol: SECURE_MQTT\n    clientTrust: { policies: [ devices ], cutAtExpiry: true }',
+  ),
+  [
+    'MAIN:10 domains[0].clientTrust | only policies: all else has no effect with authenticationType BACKEND, which asks for no certificate',
+  ],
+)
+test(
+  refuses,
+  'policies of a CA without the registry that has them',
+  '    registry: main\n',
+  '    clientTrust: { mode: ca, ca: [ ca.pem ], policies: [ devices ] }\n',
+  ['MAIN:4 domains[0].registry | is missing, expected the registry with clientTrust.policies'],
+)
+test(
+  refuses,
+  'policies for strangers where there are none',
+  IN_DOMAIN,
+  domain('clientTrust: { policies: [ devices ] }'),
+  [
+    'MAIN:8 domains[0].clientTrust.policies | has no effect with clientTrust.mode registry: the registry knows all who may',
+  ],
+)
+test(
+  refuses,
+  'two registries that write to one folder',
+  'path: registry',
+  'path: registry, state: state }\n  other: { path: registry, state: ./state',
+  ['MAIN:14 registries.other.state | is the folder of registries.main too'],
+)
+test(refuses, 'a registry that would be written', 'path: registry', 'path: registry, state: ./registry', [
+  'MAIN:13 registries.main.state | expected another folder than path, which is never written',
+])
 test(refuses, 'registry mode without a registry', '    registry: main\n', '', [
   'MAIN:4 domains[0].registry | is missing, expected a registry: clientTrust.mode is registry',
 ])
@@ -274,7 +311,7 @@ test(refuses, 'a balance of later work', IN_BACKEND, backend('balance: clientid'
   'MAIN:11 backends.main.balance | expected one of leastconn, roundrobin',
 ])
 test(refuses, 'a setting of tls on tcp', IN_BACKEND, backend('ca: [ ca.pem ]'), [
-  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity',
+  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity, publish',
 ])
 test(refuses, 'a client certificate without its key', IN_BACKEND, '    kind: tls\n    cert: server.pem\n', [
   'MAIN:10 backends.main.key | is missing, expected a PEM file: cert is set',
@@ -368,10 +405,32 @@ test(refuses, 'a registry that is a file', 'path: registry', 'path: ca.pem', [
 // the rest
 test(refuses, 'a size without a unit', '', 'limits: { connectSize: 65536 }\n', [`MAIN:14 limits.connectSize | ${SIZE}`])
 test(refuses, 'a packet larger than MQTT can express', '', 'limits: { packetSize: 257MiB }\n', [
-  'MAIN:14 limits.packetSize | expected a size of at most "256MiB"',
+  'MAIN:14 limits.packetSize | expected a size with its unit (B, KiB or MiB) from 128B to 268435456B',
 ])
-test(refuses, 'a limit of later work', '', 'limits: { profile: open }\n', [
-  'MAIN:14 limits.profile | is not a setting, expected one of: connectTimeout, connectSize, packetSize, webSocketMessageSize, maxConnections, halfCloseTimeout, http',
+test(refuses, 'a profile that is none', '', 'limits: { profile: aws }\n', [
+  'MAIN:14 limits.profile | expected one of open, aws-iot',
+])
+test(
+  refuses,
+  'a limit without its unit, and one out of its range',
+  IN_DOMAIN,
+  domain('limits: { payloadSize: 1024, keepAliveLeast: 0s }'),
+  [
+    'MAIN:8 domains[0].limits.payloadSize | expected a size with its unit (B, KiB or MiB) from 0B to 268435455B or none',
+    'MAIN:8 domains[0].limits.keepAliveLeast | expected a duration of whole seconds with its unit (s, m or h) from 1s to 65535s or none',
+  ],
+)
+test(refuses, 'a limit that cannot be taken away', '', 'limits: { maxQoS: none }\n', [
+  'MAIN:14 limits.maxQoS | expected 0, 1 or 2',
+])
+test(refuses, 'a least keep alive above the most', '', 'limits: { keepAliveLeast: 2m, keepAliveMost: 60s }\n', [
+  'MAIN:14 limits.keepAliveLeast | is above keepAliveMost',
+])
+test(refuses, 'a prefix that could be a topic filter', IN_DOMAIN, domain('clientId: { prefix: "a+#" }'), [
+  'MAIN:8 domains[0].clientId.prefix | expected at most 64 letters, digits and ._-/:@=',
+])
+test(refuses, 'an account id that YAML takes for a number', '', 'aws: { accountId: 000000000000 }\n', [
+  'MAIN:14 aws.accountId | expected an account id of 12 digits, quoted',
 ])
 test(refuses, 'no connections at all', '', 'limits: { maxConnections: 0 }\n', [
   'MAIN:14 limits.maxConnections | expected a whole number from 1',
@@ -495,7 +554,6 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
   t.deepEqual(settings.limits, {
     connectTimeout: 10_000,
     connectSize: 65_536,
-    packetSize: 268_435_456,
     webSocketMessageSize: 16_777_216,
     maxConnections: null,
     halfCloseTimeout: 30_000,
@@ -507,7 +565,12 @@ test('defaults are filled in, in milliseconds and bytes', (t) => {
       headers: 100,
       bodySize: 1_048_576,
     },
+    profile: 'open',
+    own: {},
   })
+  t.deepEqual(settings.aws, { partition: 'aws', region: 'us-east-1', accountId: '000000000000' })
+  t.deepEqual(settings.domains[0]?.clientId, { bind: 'policy', prefix: '' })
+  t.deepEqual(settings.domains[0]?.limits, { profile: null, own: {} })
   t.deepEqual(settings.metrics.bind, { host: '127.0.0.1', port: 9883 })
   t.is(settings.workers, 'auto')
   t.is(settings.drain.grace, 30_000)

@@ -26,8 +26,21 @@ const CERTIFICATES = {
       : { kind: 'refused', reason: 'no such certificate' },
 }
 
+const ROW = {
+  id: 'c1',
+  clientId: 'lamp',
+  principal: 'ab',
+  domain: 'iot.example.com',
+  connectedAt: '2026-01-01T00:00:00.000Z',
+}
+const CONNECTIONS = {
+  list: async () => ({ connections: [ROW], total: 1 }),
+  kick: async (clientId: string) => (clientId === 'lamp' ? 1 : 0),
+}
+
 function start(path: string, drain = () => {}) {
-  return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, certificates: CERTIFICATES, log: NO_LOG })
+  const parts = { certificates: CERTIFICATES, connections: CONNECTIONS, log: NO_LOG }
+  return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, ...parts })
 }
 
 async function ask(
@@ -55,6 +68,19 @@ test('the status is told and a drain begun over the socket', async (t) => {
   t.deepEqual(await ask(path, 'POST', '/drain'), { status: 202, body: { draining: true } })
   t.is(drains, 1)
   t.is((await ask(path, 'GET', '/metrics')).status, 404)
+})
+
+test('live sessions are listed and ended over the socket', async (t) => {
+  const path = join(folder(t), 'admin.sock')
+  const running = await start(path)
+  t.teardown(() => running.close())
+  t.deepEqual(await ask(path, 'GET', '/connections'), { status: 200, body: { connections: [ROW], total: 1 } })
+  t.deepEqual(await ask(path, 'POST', '/kick', '{"clientId":"lamp"}'), { status: 200, body: { kicked: 1 } })
+  t.deepEqual(await ask(path, 'POST', '/kick', '{"clientId":"door"}'), { status: 200, body: { kicked: 0 } })
+  for (const body of ['', '{}', '{"clientId":7}', '{"clientId":"a","all":true}', '[]']) {
+    t.is((await ask(path, 'POST', '/kick', body)).status, 400, body)
+  }
+  t.is((await ask(path, 'GET', '/kick')).status, 405)
 })
 
 test('only its owner may open the socket, and the folder that was made for it', async (t) => {

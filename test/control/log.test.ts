@@ -124,12 +124,14 @@ test('an attempt says where it ended and leaves out what it never reached', (t) 
   })
 })
 
+const OF_DENIALS = ['action', 'resource', 'reported', 'leftOut']
+
 test('a session tells everything, in fields of the table and in its order', (t) => {
   const { fields, message } = sessionLine(RELAYED, CONNECTION, 'upstream', { detail: 'why', error: new Error('x') })
   const known = Object.keys(LOG_FIELDS)
   t.deepEqual(
     Object.keys(fields),
-    known.filter((name) => !['level', 'time', 'pid', 'worker', 'message'].includes(name)),
+    known.filter((name) => !['level', 'time', 'pid', 'worker', 'message', ...OF_DENIALS].includes(name)),
   )
   t.is(message, 'session ended: upstream')
   t.is(fields.event, 'session')

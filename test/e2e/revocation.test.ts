@@ -28,7 +28,7 @@ policies:
 
   const closed = new Set<string>()
   const join = async (clientId: string, certificate: typeof good) => {
-    const device = await knock(port, clientId, { certificate })
+    const device = await knock(port, clientId, { as: certificate })
     device.socket.on('close', () => closed.add(clientId))
     t.teardown(() => device.socket.destroy())
     return device

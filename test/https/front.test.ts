@@ -282,6 +282,18 @@ test('what was pipelined behind a request that is refused is never answered', as
   t.deepEqual(published, [])
 })
 
+test('what comes behind a request that says close is not served', async (t) => {
+  const { connect, published, endings } = await front(t)
+  const device = await connect()
+  device.send(post('1', 'Connection: close\r\n') + post('2'))
+  t.is((await device.answer()).status, 200)
+  await device.closed
+  device.socket.end()
+  t.is(device.text, '')
+  t.deepEqual(published, ['1'])
+  t.is(await endings[0], 'downstream')
+})
+
 test('an answer that comes before the body is read ends the connection', async (t) => {
   const { connect } = await front(t, noDefault)
   const device = await connect()
@@ -459,6 +471,29 @@ test('between two requests there is a longer deadline, and from the first byte t
   t.is((await device.answer()).status, 408)
 })
 
+test('a device that reads nothing does not keep its place', async (t) => {
+  const clock = new ManualTimer()
+  const { connect, endings, answered } = await front(t, { timer: clock.timer })
+  const device = await connect()
+  device.socket.setNoDelay(true)
+  device.socket.pause()
+  // Until our answers fill what the kernel keeps for it, and the same one waits however often everybody had a turn.
+  let sent = 0
+  let waiting: unknown = null
+  for (let turns = 0; turns < 300; turns++) {
+    if (sent - answered.length < 4) {
+      device.send(post('t').repeat(8))
+      sent += 8
+    }
+    const now = clock.pending.find(({ ms }) => ms === 30_000) ?? null
+    if (now === null || now !== waiting) turns = 0
+    waiting = now
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.is(clock.fire(30_000), 1)
+  t.like(await endings[0], { code: 'ERR_HTTP_TIMEOUT' })
+})
+
 test('an idle connection is closed in good order after a while', async (t) => {
   const clock = new ManualTimer()
   const { connect, endings } = await front(t, { timer: clock.timer })
@@ -568,6 +603,45 @@ test('an upgrade that proves nothing goes through, and CONNECT has to', async (t
   device.send(get('/mqtt', WEBSOCKET))
   t.deepEqual(await promise, { who: null, modes: ['B'] })
   t.deepEqual(identified, [])
+})
+
+test('what a device did against the protocol of WebSockets is how its connection ended', async (t) => {
+  const { connect, endings } = await front(t, {
+    parts: {
+      websocket: (_request, socket) => ({
+        kind: 'accepted',
+        stream: Object.assign(socket, { fault: { code: 'ERR_WEBSOCKET', detail: 'a text frame' } as const }),
+      }),
+      serveMqtt: async (_connection, { stream }) => {
+        stream.destroy()
+        return 'downstream'
+      },
+    },
+  })
+  const device = await connect()
+  device.send(get('/mqtt', WEBSOCKET))
+  t.like(await endings[0], { code: 'ERR_WEBSOCKET', message: 'a text frame' })
+})
+
+test('a process that is closing says to WebSockets that it goes away', async (t) => {
+  const { promise: ending, resolve: end } = Promise.withResolvers<'downstream'>()
+  const { promise: served, resolve: serve } = Promise.withResolvers<{ closeCode?: number }>()
+  const { connect, closing } = await front(t, {
+    parts: {
+      websocket: (_request, socket) => ({ kind: 'accepted', stream: socket }),
+      serveMqtt: (_connection, { stream }) => {
+        serve(stream as { closeCode?: number })
+        return ending
+      },
+    },
+  })
+  const device = await connect()
+  device.send(get('/mqtt', WEBSOCKET))
+  const stream = await served
+  t.is(stream.closeCode, undefined)
+  closing.abort()
+  t.is(stream.closeCode, 1001)
+  end('downstream')
 })
 
 test('an upgrade waits until the requests before it are answered', async (t) => {

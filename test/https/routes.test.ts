@@ -106,3 +106,11 @@ test('what proves who the device is stays here, in whatever spelling', (t) => {
   t.is(targetFor(get('/x?token=t'), ['Token']), '/x')
   t.is(targetFor(get('/x?%=1&ok=1'), []), '/x?ok=1', 'a name that cannot be decoded could be any')
 })
+
+test('a route of stars does not lead around what is served here', (t) => {
+  const stars = routeTable([route('/*', { action: null }), route('/*/*', { action: null })])
+  for (const path of ['/mqtt', '/%6dqtt', '/MQTT', '/mqtt/x', '/topics/t', '/%74opics/t', '/topics']) {
+    t.is(matchRoute(stars, get(path)).kind, 'none', path)
+  }
+  t.is(matchRoute(stars, get('/x')).kind, 'route')
+})

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import { setImmediate } from 'node:timers/promises'
-import type { Metrics } from '../../src/control/metrics.ts'
+import { type Metrics, trafficCounters } from '../../src/control/metrics.ts'
 import type { ByteStream } from '../../src/relay.ts'
 
 /** A stream under the test's hand: what it says arrives as the chunks it was said in, and what is written is kept. */
@@ -87,9 +87,7 @@ export async function until(holds: () => boolean): Promise<void> {
   throw new Error(`never: ${holds}`)
 }
 
-export function traffic() {
-  return { bytesIn: 0, bytesOut: 0, packetsIn: new Float64Array(16), packetsOut: new Float64Array(16) }
-}
+export const traffic = trafficCounters
 
 /** Keeps what it is told, in words. */
 export function fakeMetrics() {

@@ -3,7 +3,7 @@ import type { Principal } from '../../src/auth/authenticator.ts'
 import type { UpstreamIdentity } from '../../src/backend/backend.ts'
 import { ProxyError } from '../../src/errors.ts'
 import { type Connect, parseConnect } from '../../src/mqtt/connect.ts'
-import { changesFor } from '../../src/mqtt/identity.ts'
+import { identityChanges } from '../../src/mqtt/identity.ts'
 import { hex } from './fakes.ts'
 
 /** 3.1.1, keep alive 60, client id `a`, user name `u`, password `p`. */
@@ -18,12 +18,17 @@ function connectOf(octets: string): Connect {
 }
 
 const changes = (identity: Partial<UpstreamIdentity>, principal = PRINCIPAL, octets = CONNECT) =>
-  changesFor(connectOf(octets), principal, 'iot.example.com', { ...NOTHING, ...identity })
+  idChanges(connectOf(octets), principal, identity)
+
+const idChanges = (connect: Connect, principal: Principal, identity: Partial<UpstreamIdentity>, prefix = '') =>
+  identityChanges(connect, { device: connect.clientId, assigned: false, prefix }, principal, 'iot.example.com', {
+    ...NOTHING,
+    ...identity,
+  })
 
 test('a proved device’s own user name and password are never passed on', (t) => {
   t.deepEqual(changes({}), {
     clientId: undefined,
-    keepAliveSeconds: undefined,
     credentials: { username: null, password: null },
   })
 })
@@ -41,7 +46,6 @@ test('templates take the client id, the principal, its attributes and the domain
     }),
     {
       clientId: 'p-a',
-      keepAliveSeconds: undefined,
       credentials: { username: 'ab12@iot.example.com', password: 'lamp!' },
     },
   )
@@ -51,9 +55,19 @@ test('a client id that comes out the same is no change', (t) => {
   t.is(changes({ clientId: '${clientId}' }).clientId, undefined)
 })
 
-test('keep alive 0 toward the broker is a change only where the device has another', (t) => {
-  t.is(changes({ keepAlive: '0' }).keepAliveSeconds, 0)
-  t.is(changes({ keepAlive: '0' }, PRINCIPAL, '100d 0004 4d515454 04 02 0000 0001 61').keepAliveSeconds, undefined)
+test('the tenant’s prefix stands before the id, and templates do not see it', (t) => {
+  const identity = { username: '${clientId}', clientId: 'p-${clientId}' }
+  const { clientId, credentials } = idChanges(connectOf(CONNECT), PRINCIPAL, identity, 'tenant-')
+  t.deepEqual([clientId, credentials?.username], ['tenant-p-a', 'a'])
+  t.is(idChanges(connectOf(CONNECT), PRINCIPAL, {}, 'tenant-').clientId, 'tenant-a')
+})
+
+test('a device that sent no client id has the assigned one in templates and toward the broker', (t) => {
+  const connect = connectOf('100c 0004 4d515454 04 02 003c 0000')
+  const ids = { device: 'f00d', assigned: true, prefix: '' }
+  const identity = { ...NOTHING, username: '${clientId}' }
+  const { clientId, credentials } = identityChanges(connect, ids, PRINCIPAL, 'iot.example.com', identity)
+  t.deepEqual([clientId, credentials?.username], ['f00d', 'f00d'])
 })
 
 const fails = (t: ExecutionContext, code: string, run: () => unknown): boolean =>

@@ -1,104 +1,9 @@
 import { once } from 'node:events'
-import test, { type ExecutionContext } from 'ava'
-import type { Authenticator, AuthOutcome } from '../../src/auth/authenticator.ts'
-import { identifier } from '../../src/auth/identify.ts'
-import type { Backend, UpstreamIdentity } from '../../src/backend/backend.ts'
-import type { SecuredConnection, Trace } from '../../src/connection.ts'
-import { asProxyError, type FailureCode, ProxyError } from '../../src/errors.ts'
-import { KeepAliveWheel } from '../../src/mqtt/keep-alive.ts'
-import { mqttHandler, type SessionLimits } from '../../src/mqtt/session.ts'
-import { authenticatedAs } from '../support/identity.ts'
-import { chunked, FakeStream, fakeMetrics, hex, until } from './fakes.ts'
-
-/** Keep alive 60, client id `a`. */
-const V4 = '100d00044d5154540402003c000161'
-const V5 = '100e00044d5154540502003c00000161'
-const OK4 = '20020000'
-const OK5 = '2003000000'
-
-interface Options {
-  readonly outcome?: AuthOutcome
-  readonly authenticate?: () => Promise<AuthOutcome>
-  readonly unserved?: boolean
-  readonly identity?: Partial<UpstreamIdentity>
-  readonly limits?: Partial<SessionLimits>
-  /** In place of an open way to the broker. */
-  readonly open?: (signal: AbortSignal, broker: FakeStream) => Promise<void>
-}
-
-const PRINCIPAL = { id: 'ab12', method: 'x509', attributes: {} } as const
-
-function served(t: ExecutionContext, options: Options = {}) {
-  const device = new FakeStream()
-  const broker = new FakeStream()
-  const wheel = new KeepAliveWheel()
-  const { metrics, told } = fakeMetrics()
-  const dials: string[] = []
-  const authenticator: Authenticator = {
-    method: 'x509',
-    authenticate: async () => (await options.authenticate?.()) ?? options.outcome ?? authenticatedAs(PRINCIPAL),
-  }
-  const backend: Backend = {
-    name: 'main',
-    identity: { username: null, password: null, clientId: null, keepAlive: 'device', ...options.identity },
-    async open(connection, signal) {
-      dials.push(connection?.clientId ?? '')
-      await options.open?.(signal, broker)
-      return { stream: broker, peer: 'broker:1883' }
-    },
-    close: async () => {},
-  }
-  const handler = mqttHandler({
-    limits: {
-      connectTimeoutMs: 60_000,
-      connectBytes: 1_024,
-      packetBytes: 65_536,
-      connackTimeoutMs: 60_000,
-      halfCloseMs: 60_000,
-      ...options.limits,
-    },
-    metrics,
-    wheel,
-    identify: identifier({ metrics, authenticatorFor: () => (options.unserved ? null : authenticator) }),
-    backendFor: () => backend,
-  })
-  const connection = {
-    id: 'c1',
-    tls: device,
-    peer: null,
-    admissions: [{ mode: 'D', port: 8883, alpn: null, protocol: 'mqtt', auth: options.unserved ? 'custom' : 'x509' }],
-    domain: { name: 'iot.example.com' },
-    acceptedAt: performance.now(),
-    securedAt: performance.now(),
-  } as unknown as SecuredConnection
-  const trace = { stage: 'handshake', mode: 'E' } as Trace
-  const shutdown = new AbortController()
-  const ended = handler.serve(connection, trace, shutdown.signal).catch((error: unknown) => asProxyError(error).code)
-  t.teardown(() => {
-    device.destroy()
-    broker.destroy()
-    return ended
-  })
-  /** The device and the broker have shaken hands by MQTT. */
-  const connected = async (connect = V5, connack = OK5) => {
-    device.say(connect)
-    await until(() => broker.written.length > 0)
-    broker.say(connack)
-    await until(() => device.heard === connack)
-    device.written.length = 0
-  }
-  const session = () => [...handler.live][0]!
-  return { device, broker, wheel, told, dials, trace, ended, connected, handler, session, shutdown }
-}
-
-type Served = ReturnType<typeof served>
-
-/** Nothing is left behind when it is over. */
-function leavesNothing(t: ExecutionContext, { wheel, handler, told }: Served) {
-  t.is(wheel.size, 0)
-  t.is(handler.live.size, 0)
-  t.is(told.filter((line) => line === 'sessions 1').length, told.filter((line) => line === 'sessions -1').length)
-}
+import { setImmediate } from 'node:timers/promises'
+import test from 'ava'
+import { type FailureCode, ProxyError } from '../../src/errors.ts'
+import { chunked, hex, until } from './fakes.ts'
+import { leavesNothing, OK4, OK5, served, V4, V5 } from './served.ts'
 
 // --- before there is a broker
 
@@ -263,7 +168,7 @@ test('a shutdown while a broker is looked for is told in CONNACK', async (t) => 
 // --- CONNECT to CONNACK
 
 test('packets behind CONNECT go on once and in order, before CONNACK', async (t) => {
-  const behind = '3003000161 3203000162 c000'.replaceAll(' ', '')
+  const behind = '300400016100 3206000162000100 c000'.replaceAll(' ', '')
   for (const size of [1, 3, 16, 17, 18, 64]) {
     const s = served(t)
     s.device.say(...chunked(hex(`${V5}${behind}`), size))
@@ -399,7 +304,7 @@ test('a reset behind DISCONNECT is no loss: what was said still goes out', async
 test('a device that ends its sending still gets its last messages', async (t) => {
   const s = served(t)
   await s.connected()
-  s.device.say('3003000161', null)
+  s.device.say('300400016100', null)
   await until(() => s.broker.finished)
   s.broker.say('3003000162', '3003000163', null)
   t.is(await s.ended, 'downstream')
@@ -448,12 +353,14 @@ test('a drain says DISCONNECT 0x8B at a packet boundary, and nothing inside a pa
     await s.connected()
     if (said > 0) {
       s.broker.say(packet.subarray(0, said))
-      await until(() => s.device.heard.length === said * 2)
+      // A header goes on when it is whole.
+      if (said > 1) await until(() => s.device.heard.length === said * 2)
+      else await setImmediate()
     }
     s.session().close('ERR_DRAINING')
     s.session().close('ERR_INTERNAL')
-    const whole = said === 0 || said === packet.length
-    t.is(s.device.heard, packet.toString('hex', 0, said) + (whole ? 'e0028b00' : ''))
+    const between = said < 2 || said === packet.length
+    t.is(s.device.heard, (said > 1 ? packet.toString('hex', 0, said) : '') + (between ? 'e0028b00' : ''))
     t.deepEqual([s.device.finished, s.broker.finished, s.broker.heard], [true, true, V5])
     // What still comes from the broker has nowhere to go.
     s.broker.say(packet.subarray(said), null)
@@ -492,22 +399,22 @@ test('one CONNECT has one result, whatever happens after the broker was lost', a
   )
 })
 
-test('a drain within CONNACK says nothing', async (t) => {
+test('a drain within the broker’s CONNACK is a CONNACK of ours: none of its bytes had gone on', async (t) => {
   const s = served(t)
   s.device.say(V5)
   await until(() => s.broker.written.length > 0)
   s.broker.say('200300')
-  await until(() => s.device.heard === '200300')
+  await setImmediate()
   s.session().close('ERR_DRAINING')
-  t.is(s.device.heard, '200300')
+  t.is(s.device.heard, '2003008800')
 })
 
 test('a packet that a device may not send ends the session with its reason', async (t) => {
   const s = served(t)
   await s.connected()
-  s.device.say(`3003000161${V5}c000`)
+  s.device.say(`300400016100${V5}c000`)
   await until(() => s.device.finished)
-  t.deepEqual([s.broker.heard, s.device.heard], [`${V5}3003000161`, 'e0028200'])
+  t.deepEqual([s.broker.heard, s.device.heard], [`${V5}300400016100`, 'e0028200'])
   s.device.say(null)
   s.broker.say(null)
   t.is(await s.ended, 'ERR_PACKET_UNEXPECTED')
@@ -524,13 +431,13 @@ test('a packet that a broker may not send ends the session, and the device is to
   t.is(await s.ended, 'ERR_BACKEND_PROTOCOL')
 })
 
-test('a CONNACK that is none is not forwarded after its fault, and nothing is put into it', async (t) => {
+test('a CONNACK that is none is not forwarded, and ours is told in its place', async (t) => {
   const s = served(t)
   s.device.say(V5)
   await until(() => s.broker.written.length > 0)
   s.broker.say('2003', '020000')
   await until(() => s.device.finished)
-  t.is(s.device.heard, '2003')
+  t.is(s.device.heard, '2003008800')
   s.device.say(null)
   s.broker.say(null)
   t.is(await s.ended, 'ERR_BACKEND_PROTOCOL')

@@ -36,14 +36,14 @@ const statusOf = (live: WatchedRegistry, device = one): string => {
   return found.kind === 'registered' ? found.entry.status : found.kind
 }
 
-test('a change of a YAML file is in effect within a second, and listeners are told', async (t) => {
+test('a change of a YAML file takes effect by its event, without a poll, and listeners are told', async (t) => {
   const folder = folderOf(t, FILES)
-  const { live, reloads, changes } = follow(t, folder)
+  const { live, reloads, changes } = follow(t, folder, { pollMs: 3_600_000 })
   t.is(statusOf(live), 'ACTIVE')
   const begun = performance.now()
   put(folder, 'a.yaml', BASE.replace('{ file: one.pem,', '{ file: one.pem, status: INACTIVE,'))
   await until(t, () => statusOf(live) === 'INACTIVE', 'inactive')
-  t.true(performance.now() - begun < 1_000)
+  t.log(`${Math.round(performance.now() - begun)} ms`)
   t.is(changes(), 1)
   t.deepEqual(reloads, ['main ok'])
 })
@@ -161,7 +161,7 @@ const BROKEN: Readonly<Record<string, readonly [name: string, text: string]>> = 
   'a thing named as a prototype': ['b.yaml', 'things: { __proto__: {} }'],
   'exclusive with two things': [
     'b.yaml',
-    `things: { a: {}, b: {} }\ncertificates: [ { fingerprint: ${'0'.repeat(64)}, things: [ a, b ], exclusive: true } ]`,
+    `things: { a: {}, b: {} }\ncertificates: [ { fingerprint: ${'a'.repeat(64)}, things: [ a, b ], exclusive: true } ]`,
   ],
   'an access key without its secret': ['b.yaml', 'accessKeys: [ { id: AKIDEXAMPLE0123456 } ]'],
   'a CA that is none': ['b.yaml', 'cas: [ { file: one.pem } ]'],

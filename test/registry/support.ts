@@ -37,11 +37,11 @@ export function fakeLog() {
   return { log, lines }
 }
 
-/** Resolves when it holds, asked every few milliseconds; rejects after two seconds. */
+/** Resolves when it holds, asked every few milliseconds; rejects after ten seconds. */
 export async function until(t: ExecutionContext, holds: () => boolean, what: string): Promise<void> {
-  const deadline = performance.now() + 2_000
+  const deadline = performance.now() + 10_000
   while (!holds()) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within two seconds`)
+    if (performance.now() > deadline) throw new Error(`${what}: not within ten seconds`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
   t.pass()

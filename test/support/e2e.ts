@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
-import { createCa, issueDevice, issueServer } from '../../src/cli/pki.ts'
+import { createCa, type Issued, issueDevice, issueServer } from '../../src/cli/pki.ts'
 import { folderFor, freePort, OPEN_POLICIES, type RunningProxy, startProxy, type Teardowns, write } from './proxy.ts'
 
 export const ca = createCa({ commonName: 'e2e fleet' })
@@ -154,11 +154,7 @@ export interface Device {
 export function knock(
   port: number,
   clientId: string,
-  options: {
-    localAddress?: string
-    timeoutMs?: number
-    certificate?: { readonly chainPem: string; readonly keyPem: string }
-  } = {},
+  options: { localAddress?: string; timeoutMs?: number; as?: Issued } = {},
 ): Promise<Device> {
   return new Promise((resolve, reject) => {
     const socket = connectTls({
@@ -166,8 +162,8 @@ export function knock(
       port,
       servername: 'localhost',
       ca: ca.certPem,
-      cert: (options.certificate ?? device).chainPem,
-      key: (options.certificate ?? device).keyPem,
+      cert: (options.as ?? device).chainPem,
+      key: (options.as ?? device).keyPem,
       ...(options.localAddress !== undefined && { localAddress: options.localAddress }),
     } as ConnectionOptions)
     const timer = setTimeout(() => fail(new Error('no CONNACK in time')), options.timeoutMs ?? 30_000)

@@ -1,0 +1,193 @@
+import type { Limit, TrafficCounters } from '../control/metrics.ts'
+import type { FailureCode } from '../errors.ts'
+import type { Action, Permit } from '../policy/permit.ts'
+import type { Connack } from './connack.ts'
+import { Inbound } from './inbound.ts'
+import type { KeepAliveWheel } from './keep-alive.ts'
+import { type Lane, RATE, WAIT } from './lane.ts'
+import type { SessionRules } from './limits.ts'
+import { Outbound } from './outbound.ts'
+import { TokenBucket } from './rate.ts'
+import type { MqttVersion } from './reason.ts'
+import { Subscriptions } from './subscriptions.ts'
+
+/** What the gate tells the session. */
+export interface GateObserver {
+  /**
+   * @param packet the whole CONNACK as the broker sent it
+   * @returns the whole packet that the device gets in its place; null leaves it as it is
+   */
+  connack(connack: Connack, packet: Buffer): Buffer | null
+  /** The session has to end; nothing more of this direction goes on. */
+  fault(code: FailureCode): void
+  /** A policy said no. Called per packet or filter, also where a domain only reports: whoever logs it bounds it. */
+  denied(action: Action, resource: string, code: FailureCode): void
+  /** A limit was met. Called as often as that happens, before `fault` where it ends the session. */
+  limited(limit: Limit): void
+  /** Granted by the broker, as the device wrote them. */
+  subscribed(filters: readonly string[]): void
+  unsubscribed(filters: readonly string[]): void
+}
+
+/** Time of the rates, given from outside so that tests need not wait. */
+export interface GateClock {
+  /** Milliseconds on a monotonic clock. */
+  now(): number
+  /** Calls once after so many milliseconds; what it returns calls it off. */
+  after(ms: number, call: () => void): () => void
+}
+
+export const SYSTEM_CLOCK: GateClock = {
+  now: () => performance.now(),
+  after(ms, call) {
+    const timer = setTimeout(call, ms)
+    return () => clearTimeout(timer)
+  },
+}
+
+/** What CONNECT as it went to the broker says about deliveries; all of it MQTT 5, absent on 3.1.1. */
+export interface DeviceTerms {
+  /** Highest topic alias that the broker may use toward the device (MQTT 5.0 §3.1.2.11.5); 0 switches them off. */
+  readonly topicAliasMaximum: number
+  /** Largest packet the device takes, in bytes, header included (§3.1.2.11.4); null is no limit. */
+  readonly maximumPacketBytes: number | null
+}
+
+/** What CONNACK as it went to the device says about publishes; all of it MQTT 5. */
+export interface BrokerTerms {
+  /** MQTT 5.0 §3.2.2.3.8; 0 when CONNACK did not say. */
+  readonly topicAliasMaximum: number
+  /** MQTT 5.0 §3.2.2.3.3; 65,535 when CONNACK did not say. */
+  readonly receiveMaximum: number
+}
+
+export interface GateOptions {
+  readonly version: MqttVersion
+  readonly rules: SessionRules
+  readonly permit: Permit
+  /** Decide, count and tell the observer, but let pass. */
+  readonly reportOnly: boolean
+  readonly device: DeviceTerms
+  readonly traffic: TrafficCounters
+  readonly wheel: KeepAliveWheel
+  readonly observer: GateObserver
+  readonly clock: GateClock
+}
+
+/** Answers of ours that may wait for the end of a packet before those who cause them are not read any more, in bytes. */
+const MAX_BACKLOG = 65_536
+
+/** What both directions of a session share. */
+export class Shared {
+  readonly options: GateOptions
+  readonly publishes: TokenBucket | null
+  readonly bytes: TokenBucket | null
+  readonly subscriptions: Subscriptions
+  permit: Permit
+  terms: BrokerTerms
+
+  constructor(options: GateOptions) {
+    const { rules, clock } = options
+    this.options = options
+    this.permit = options.permit
+    this.publishes = rules.publishesPerSecond === null ? null : new TokenBucket(rules.publishesPerSecond, clock)
+    this.bytes = rules.bytesPerSecond === null ? null : new TokenBucket(rules.bytesPerSecond, clock)
+    this.subscriptions = new Subscriptions(this)
+    this.terms = {
+      topicAliasMaximum: rules.topicAliasMaximum ?? 65_535,
+      receiveMaximum: rules.receiveMaximum ?? 65_535,
+    }
+  }
+
+  /** What the policies say, counted and told. True where the packet may go on. */
+  permits(allowed: boolean, action: Action, resource: string): boolean {
+    const { traffic, reportOnly, observer } = this.options
+    if (allowed) {
+      traffic.gate.allowed[action]++
+      return true
+    }
+    traffic.gate.denied[action]++
+    if (!reportOnly) traffic.gate.packetsDenied[action]++
+    observer.denied(action, resource, 'ERR_ACTION_DENIED')
+    return reportOnly
+  }
+
+  limited(limit: Limit): void {
+    this.options.traffic.gate.limits[limit]++
+    this.options.observer.limited(limit)
+  }
+}
+
+/** Both directions of one session, from CONNECT to its end. */
+export class Gate {
+  readonly inbound: Inbound
+  readonly outbound: Outbound
+  readonly #shared: Shared
+  readonly #callOff: (() => void)[] = [() => {}, () => {}]
+
+  constructor(options: GateOptions) {
+    const shared = new Shared(options)
+    this.#shared = shared
+    const settled = (bytes: number, lane: Lane) => this.#settled(bytes, lane)
+    this.inbound = new Inbound(shared, settled)
+    this.outbound = new Outbound(shared, settled)
+    this.inbound.face(this.outbound)
+    this.outbound.face(this.inbound)
+    this.#tune()
+  }
+
+  get permit(): Permit {
+    return this.#shared.permit
+  }
+
+  /** Holds from the next packet on, in both directions: one that is under way was judged when it began. */
+  set permit(permit: Permit) {
+    this.#shared.permit = permit
+    this.#tune()
+  }
+
+  /** What was agreed at CONNACK; until then the rules' own maxima hold. */
+  agree(terms: BrokerTerms): void {
+    this.#shared.terms = terms
+    this.#tune()
+  }
+
+  /** No timer of ours is left. */
+  close(): void {
+    for (const callOff of this.#callOff) callOff()
+  }
+
+  #tune(): void {
+    this.inbound.tune()
+    this.outbound.tune()
+    // Whether its acknowledgements are looked at depends on what the other direction follows by now.
+    this.inbound.tune()
+  }
+
+  /** After every chunk: answers go out, and who has to wait waits. */
+  #settled(bytes: number, lane: Lane): void {
+    const { inbound, outbound } = this
+    inbound.speak()
+    outbound.speak()
+    // Each waits for what the other brings: never both at once, or neither would ever be read again.
+    const inboundFull = inbound.windowIsFull()
+    const outboundFull = outbound.windowIsFull()
+    const inboundWaits = (inboundFull || outbound.answersWaiting > MAX_BACKLOG) && !outbound.isHeldFor(WAIT)
+    const outboundWaits = (outboundFull || inbound.answersWaiting > MAX_BACKLOG) && !inboundWaits
+    if (inboundWaits && inboundFull && !inbound.isHeldFor(WAIT)) this.#shared.limited('receive_maximum')
+    if (outboundWaits && outboundFull && !outbound.isHeldFor(WAIT)) this.#shared.limited('send_maximum')
+    inbound.hold(WAIT, inboundWaits)
+    outbound.hold(WAIT, outboundWaits)
+    if (this.#shared.bytes !== null) this.#slow(bytes, lane, this.#shared.bytes)
+  }
+
+  /** Above the rate the direction that brought the bytes is read less: delayed, not dropped. */
+  #slow(bytes: number, lane: Lane, bucket: TokenBucket): void {
+    const wait = bucket.owe(bytes)
+    if (wait === 0 || lane.isHeldFor(RATE)) return
+    this.#shared.limited('bytes_per_second')
+    lane.hold(RATE, true)
+    const place = lane === this.inbound ? 0 : 1
+    this.#callOff[place] = this.#shared.options.clock.after(wait, () => lane.hold(RATE, false))
+  }
+}

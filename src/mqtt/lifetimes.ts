@@ -1,0 +1,74 @@
+const TICK_MS = 1_000
+
+/** AWS IoT Core's "WebSocket connection duration", which cannot be changed (wire specification §6.6): 24 h. */
+export const WSS_LIFETIME_MS = 86_400_000
+
+export type Due = 'end' | 'refresh'
+
+/** Whoever is told that its time has come. */
+export interface Mortal {
+  due(what: Due): void
+}
+
+export interface Deadline {
+  readonly mortal: Mortal
+  readonly what: Due
+  /** Of the monotonic clock; when it is over, the deadline is due. */
+  readonly second: number
+}
+
+/**
+ * The ends and refreshes of every session of the process, with one timer. Counted on the monotonic clock, so that
+ * setting the time of day moves none of them; never early, and up to a second late.
+ */
+export class Lifetimes {
+  readonly now: () => number
+  readonly #seconds = new Map<number, Set<Deadline>>()
+  /** Last second that was looked at. */
+  #done = 0
+  #size = 0
+  #timer: NodeJS.Timeout | null = null
+
+  /** @param now monotonic, in milliseconds */
+  constructor(now: () => number = () => performance.now()) {
+    this.now = now
+  }
+
+  add(at: number, what: Due, mortal: Mortal): Deadline {
+    if (this.#size === 0) this.#done = Math.floor(this.now() / TICK_MS)
+    // What is due already is due with the next tick.
+    const deadline = { mortal, what, second: Math.max(Math.ceil(at / TICK_MS), this.#done + 1) }
+    const others = this.#seconds.get(deadline.second)
+    if (others === undefined) this.#seconds.set(deadline.second, new Set([deadline]))
+    else others.add(deadline)
+    this.#size++
+    this.#timer ??= setInterval(() => this.tick(), TICK_MS).unref()
+    return deadline
+  }
+
+  remove(deadline: Deadline): void {
+    const others = this.#seconds.get(deadline.second)
+    if (others === undefined || !others.delete(deadline)) return
+    if (others.size === 0) this.#seconds.delete(deadline.second)
+    this.#size--
+    if (this.#size > 0 || this.#timer === null) return
+    clearInterval(this.#timer)
+    this.#timer = null
+  }
+
+  /** Called by the timer; by tests in its place. */
+  tick(): void {
+    const second = Math.floor(this.now() / TICK_MS)
+    while (this.#done < second) {
+      this.#done++
+      for (const deadline of this.#seconds.get(this.#done) ?? []) {
+        this.remove(deadline)
+        deadline.mortal.due(deadline.what)
+      }
+    }
+  }
+
+  get size(): number {
+    return this.#size
+  }
+}

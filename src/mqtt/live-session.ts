@@ -1,0 +1,294 @@
+import type { Upstream } from '../backend/backend.ts'
+import type { AuthorizedConnection, CloseReason, SecuredConnection, Trace } from '../connection.ts'
+import type { Limit, Metrics } from '../control/metrics.ts'
+import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
+import type { Action } from '../policy/permit.ts'
+import { type ByteStream, type Relay, relay } from '../relay.ts'
+import { Authority, type AuthorityOptions } from './authority.ts'
+import { type Connack, rewriteConnack } from './connack.ts'
+import type { Connect } from './connect.ts'
+import type { DomainRules } from './domain-rules.ts'
+import { Gate, type GateClock, type GateObserver } from './gate.ts'
+import { connackEdits, keepAliveInForce, OPTIONAL_IN_CONNACK, type Terms } from './in-force.ts'
+import type { KeepAliveWheel } from './keep-alive.ts'
+import { PROPERTY } from './properties.ts'
+import { farewell, type MqttVersion, refusal } from './reason.ts'
+import type { Hold } from './takeover.ts'
+
+/** A live session, for those who look at it or must end it from outside. */
+export interface LiveSession {
+  /** As the device and its policies know it. */
+  readonly clientId: string
+  readonly principal: string
+  readonly domain: string
+  /** Milliseconds since 1970. */
+  readonly connectedAt: number
+  /** The same for as long as the session lives; unique within the fleet of processes. */
+  readonly id: string
+  close(code: FailureCode): void
+  /** Judges once more by what the registry says now. */
+  rejudge(): void
+}
+
+export interface SessionTimes {
+  /** For the broker's CONNACK, from the moment it has CONNECT. */
+  readonly connackTimeoutMs: number
+  readonly halfCloseMs: number
+}
+
+/** A policy said no to something. */
+export interface DeniedAction {
+  readonly connection: SecuredConnection
+  readonly trace: Trace
+  readonly action: Action
+  readonly resource: string
+  readonly code: FailureCode
+  /** It was let pass, because the domain only reports. */
+  readonly reported: boolean
+}
+
+export interface LiveSessionOptions {
+  readonly limits: SessionTimes
+  readonly metrics: Metrics
+  readonly wheel: KeepAliveWheel
+  readonly clock: GateClock
+  readonly connection: AuthorizedConnection
+  readonly device: ByteStream
+  readonly trace: Trace
+  readonly connect: Connect
+  readonly terms: Terms
+  readonly domain: DomainRules
+  readonly hold: Hold
+  readonly authority: Omit<AuthorityOptions, 'changed' | 'ended'>
+  denied(told: DeniedAction): void
+}
+
+/** One device and its broker, from CONNECT forwarded to both sides closed. */
+export class Session implements LiveSession, GateObserver {
+  readonly connectedAt = Date.now()
+  readonly #options: LiveSessionOptions
+  readonly #gate: Gate
+  readonly #authority: Authority
+  #relay: Relay | null = null
+  #reason: FailureCode | null = null
+  #closing = false
+  /** This CONNECT has its result in the metrics; it has one only. */
+  #counted = false
+  #refusedByBroker = false
+  /** The broker's CONNACK is here and does not go on: ours is the answer. */
+  #unanswered = false
+  #connackTimer: NodeJS.Timeout | null = null
+
+  constructor(options: LiveSessionOptions) {
+    this.#options = options
+    const { connect, connection, domain, terms, metrics, wheel, clock, hold } = options
+    this.#gate = new Gate({
+      version: connect.version,
+      rules: domain.rules,
+      permit: connection.permit,
+      reportOnly: domain.reportOnly,
+      device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
+      traffic: metrics.traffic,
+      wheel,
+      observer: this,
+      clock,
+    })
+    this.#authority = new Authority({
+      ...options.authority,
+      changed: (permit) => {
+        this.#gate.permit = permit
+      },
+      ended: (code) => this.close(code),
+    })
+    hold.onLost = () => this.close('ERR_SESSION_TAKEN_OVER')
+  }
+
+  get id(): string {
+    return this.#options.connection.id
+  }
+
+  get clientId(): string {
+    return this.#options.terms.ids.device
+  }
+
+  get principal(): string {
+    return this.#options.connection.who.principal.id
+  }
+
+  get domain(): string {
+    return this.#options.connection.domain.name
+  }
+
+  async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
+    const { limits, metrics, wheel, device, connect } = this.#options
+    const { inbound, outbound } = this.#gate
+    metrics.traffic.packetsIn[1]!++
+    metrics.traffic.bytesIn += connect.bytes.length
+    this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
+    const { stream } = upstream
+    stream.write(packet)
+    this.#relay = relay(device, stream, {
+      inbound,
+      outbound,
+      upstreamLost: () => this.#upstreamLost(),
+      deviceLeft: () => inbound.disconnected,
+      halfCloseMs: limits.halfCloseMs,
+    })
+    // A device may send on without waiting for CONNACK [MQTT 5.0 §3.1.4]; what came with CONNECT goes first.
+    if (rest !== null) inbound.inspect(rest)
+    if (!outbound.isHeld) stream.resume()
+    if (!inbound.isHeld) device.resume()
+
+    metrics.sessions(1)
+    const side = await this.#relay.done
+    metrics.sessions(-1)
+    clearTimeout(this.#connackTimer)
+    this.#gate.close()
+    this.#authority.stop()
+    if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
+    this.#settleTrace()
+    if (this.#reason === null && !outbound.connected && side === 'downstream') this.#count('gone')
+    return this.#reason ?? side ?? 'ERR_INTERNAL'
+  }
+
+  /** Ends the session with the reason that its version of MQTT can carry. */
+  close(code: FailureCode): void {
+    if (this.#closing) return
+    this.#closing = true
+    this.#reason ??= code
+    this.#authority.stop()
+    this.#relay?.close(this.#lastWord(code))
+  }
+
+  rejudge(): void {
+    this.#authority.rejudge()
+  }
+
+  fault(code: FailureCode): void {
+    this.close(code)
+  }
+
+  connack(connack: Connack, packet: Buffer): Buffer | null {
+    clearTimeout(this.#connackTimer ?? undefined)
+    const { wheel, terms, trace, connection, hold } = this.#options
+    const { inbound } = this.#gate
+    trace.connectedMs = performance.now() - connection.acceptedAt
+    this.#refusedByBroker = connack.code !== 0
+    if (this.#refusedByBroker) {
+      this.#count('refused_by_broker')
+      return null
+    }
+    const answer = this.#answer(connack, packet)
+    if (answer !== null && terms.maximumPacketBytes !== null && answer.length > terms.maximumPacketBytes) {
+      // It may not be sent [MQTT-3.1.2-24], and without it the device would not know what holds.
+      this.#unanswered = true
+      this.close('ERR_PACKET_TOO_LARGE')
+      return null
+    }
+    this.#count('ok')
+    hold.confirm().catch((error: unknown) => this.#unconfirmed(error))
+    const keepAlive = keepAliveInForce(terms, connack)
+    if (keepAlive === 0) return answer
+    const entry = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
+    entry.held = inbound.isHeld
+    inbound.keepAlive = entry
+    return answer
+  }
+
+  denied(action: Action, resource: string, code: FailureCode): void {
+    const { connection, trace, domain } = this.#options
+    this.#options.denied({ connection, trace, action, resource, code, reported: domain.reportOnly })
+  }
+
+  limited(_limit: Limit): void {}
+
+  subscribed(_filters: readonly string[]): void {}
+
+  unsubscribed(_filters: readonly string[]): void {}
+
+  /** What the device gets in place of the broker's answer; null leaves it as it is. */
+  #answer(connack: Connack, packet: Buffer): Buffer | null {
+    const { connect, terms } = this.#options
+    if (connect.version !== 5) return null
+    const edits = connackEdits(terms, connack)
+    const said = (id: number, absent: number): number => {
+      const value = edits.get(id) ?? connack.properties.get(id)
+      return typeof value === 'number' ? value : absent
+    }
+    this.#gate.agree({
+      topicAliasMaximum: said(PROPERTY.topicAliasMaximum, 0),
+      receiveMaximum: said(PROPERTY.receiveMaximum, 65_535),
+    })
+    if (edits.size === 0) return null
+    const body = bodyOf(packet)
+    const whole = rewriteConnack(body, connect.version, edits)
+    const most = terms.maximumPacketBytes
+    return most === null || whole.length <= most
+      ? whole
+      : rewriteConnack(body, connect.version, new Map([...edits, ...OPTIONAL_IN_CONNACK]))
+  }
+
+  #unconfirmed(error: unknown): void {
+    this.close(asProxyError(error).code)
+  }
+
+  #settleTrace(): void {
+    const { trace, connect } = this.#options
+    const { inbound, outbound } = this.#gate
+    trace.bytesIn = connect.bytes.length + inbound.bytes
+    trace.bytesOut = outbound.bytes
+    trace.packetsIn = 1 + inbound.packets
+    trace.packetsOut = outbound.packets
+  }
+
+  #count(result: string): void {
+    if (this.#counted) return
+    this.#counted = true
+    const { metrics, connect, connection } = this.#options
+    metrics.connect(result, versionName(connect.version), seconds(connection))
+  }
+
+  #upstreamLost(): Buffer | null {
+    const { inbound, outbound } = this.#gate
+    if (outbound.connected) {
+      // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.
+      return inbound.disconnected ? null : this.#lastWord('ERR_BACKEND_LOST')
+    }
+    clearTimeout(this.#connackTimer ?? undefined)
+    this.#reason ??= 'ERR_BACKEND_LOST'
+    return this.#lastWord('ERR_BACKEND_LOST')
+  }
+
+  /**
+   * CONNACK before the broker's, DISCONNECT after it; nothing inside of a packet, after a farewell of either side, or
+   * after a CONNACK that refused [MQTT-3.14.0-1].
+   */
+  #lastWord(code: FailureCode): Buffer | null {
+    const { version } = this.#options.connect
+    const { inbound, outbound } = this.#gate
+    const { connected, disconnected, atBoundary } = outbound
+    if (connected && !this.#unanswered) {
+      const silent = disconnected || inbound.disconnected || this.#refusedByBroker || !atBoundary
+      return silent ? null : farewell(code, version)
+    }
+    this.#count(reasonOf(code))
+    // Nothing of the CONNACK that is kept back has gone on.
+    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version)
+  }
+}
+
+/** A packet without its first byte and its length (MQTT 5.0 §2.1.4). */
+function bodyOf(packet: Buffer): Buffer {
+  let at = 1
+  while (packet[at]! & 0x80) at++
+  return packet.subarray(at + 1)
+}
+
+export function versionName(version: MqttVersion | null): '3.1.1' | '5' | 'unknown' {
+  return version === null ? 'unknown' : version === 4 ? '3.1.1' : '5'
+}
+
+/** Since accept. */
+export function seconds(connection: SecuredConnection): number {
+  return (performance.now() - connection.acceptedAt) / 1_000
+}

@@ -1,0 +1,252 @@
+/** [hot] Broker to device: deliveries that the device may receive, and the broker's answers. */
+import type { FailureCode } from '../errors.ts'
+import { readConnack } from './connack.ts'
+import type { Shared } from './gate.ts'
+import { bit, DROP, EVERY_TYPE, FAULT, Lane, PASS, REPLACE } from './lane.ts'
+import { OUTBOUND } from './packet-cursor.ts'
+import { PublishHead } from './publish-head.ts'
+import { rebuilt, rebuiltLength } from './publish-rewrite.ts'
+import { MAX_SUBSCRIBE } from './subscriptions.ts'
+import { type Aliased, TopicAliases } from './topic-alias.ts'
+import { TopicMemo } from './topic-memo.ts'
+import { topicText } from './topic-rules.ts'
+
+const CONNACK = 2
+const PUBLISH = 3
+const PUBACK = 4
+const PUBREC = 5
+const PUBREL = 6
+const PUBCOMP = 7
+const SUBACK = 9
+const UNSUBACK = 11
+const PINGRESP = 13
+const DISCONNECT = 14
+const AUTH = 15
+
+/** Largest CONNACK kept for reading, in bytes; properties are small, and a broker is not a stranger. */
+const MAX_CONNACK = 65_536
+
+const ALWAYS = bit(CONNACK) | bit(SUBACK) | bit(UNSUBACK) | bit(PINGRESP) | bit(DISCONNECT)
+const ACKNOWLEDGEMENTS = bit(PUBACK) | bit(PUBREC) | bit(PUBCOMP)
+
+interface Topic {
+  readonly resource: string
+  /** What the permit said, while it can be relied on; null: it has to be asked. */
+  receive: boolean | null
+}
+
+/** No policy can name what is no text. */
+const NO_TEXT: Topic = { resource: 'topic/', receive: false }
+
+export class Outbound extends Lane {
+  /** CONNACK has passed. */
+  connected = false
+  protected override mute = true
+  readonly #shared: Shared
+  readonly #settle: (bytes: number, lane: Lane) => void
+  readonly #head = new PublishHead()
+  readonly #memo = new TopicMemo<Topic>()
+  #aliases: TopicAliases | null = null
+  #judges = false
+
+  constructor(shared: Shared, settle: (bytes: number, lane: Lane) => void) {
+    super(OUTBOUND[shared.options.version], shared.options.rules.packetBytes)
+    this.#shared = shared
+    this.#settle = settle
+  }
+
+  tune(): void {
+    const { permit, options } = this.#shared
+    const { rules, version, device } = options
+    this.#memo.forget()
+    this.#judges = !permit.allowsAll('iot:Receive')
+    const paced = version === 4 && rules.sendMaximum !== null
+    this.follows ||= this.#judges || paced || rules.publishesPerSecond !== null
+    // Before CONNACK everything else is out of place.
+    this.watched = this.connected ? ALWAYS : EVERY_TYPE
+    const aliases = version === 5 && device.topicAliasMaximum > 0
+    if (this.follows || aliases) this.watched |= bit(PUBLISH)
+    if (this.follows) this.watched |= bit(PUBREL)
+    if (this.opposite.follows) this.watched |= ACKNOWLEDGEMENTS
+  }
+
+  /** 3.1.1 has no Receive Maximum: no more is read until the device has answered. */
+  windowIsFull(): boolean {
+    const { rules, version } = this.#shared.options
+    return version === 4 && rules.sendMaximum !== null && this.flight.unanswered.size >= rules.sendMaximum
+  }
+
+  protected begin(type: number, _flags: number, remaining: number): number {
+    // CONNACK once and first; only AUTH and DISCONNECT before.
+    if (!this.connected && type !== CONNACK && type !== AUTH && type !== DISCONNECT) return this.#fault()
+    switch (type) {
+      case CONNACK:
+        return this.connected || remaining < 2 || remaining > MAX_CONNACK ? this.#fault() : remaining
+      case PUBLISH:
+        return remaining < 2 ? this.#fault() : 2
+      case PUBREL:
+        if (this.flight.ours.size === 0) return PASS
+        return remaining < 2 ? this.#fault() : 2
+      case PUBACK:
+      case PUBREC:
+      case PUBCOMP:
+        if (this.opposite.flight.passed.size === 0) return PASS
+        return remaining < 2 ? this.#fault() : Math.min(remaining, 3)
+      case SUBACK:
+      case UNSUBACK:
+        if (!this.#shared.subscriptions.isWaiting) return PASS
+        return remaining < 2 || remaining > MAX_SUBSCRIBE ? this.#fault() : remaining
+      case PINGRESP:
+        return remaining === 0 ? PASS : this.#fault()
+      case DISCONNECT:
+        this.disconnected = true
+        return PASS
+      default:
+        return PASS
+    }
+  }
+
+  protected judge(bytes: Buffer, start: number, bodyAt: number, have: number): number {
+    const { type, remainingLength } = this.cursor
+    switch (type) {
+      case CONNACK:
+        return this.#connack(bytes, start, bodyAt)
+      case PUBLISH:
+        return this.#publish(bytes, start, bodyAt, have)
+      case SUBACK:
+      case UNSUBACK: {
+        const body = bytes.subarray(bodyAt, bodyAt + remainingLength)
+        const kind = type === SUBACK ? 'subscribe' : 'unsubscribe'
+        const verdict = this.#shared.subscriptions.answered(body, kind)
+        if (verdict.kind === 'pass') return PASS
+        return verdict.kind === 'replace' ? this.#replace(verdict.packet) : this.#fault()
+      }
+    }
+    const id = (bytes[bodyAt]! << 8) | bytes[bodyAt + 1]!
+    if (type === PUBREL) {
+      if (!this.flight.ours.delete(id)) return PASS
+      this.opposite.acknowledge(PUBCOMP << 4, id, 0)
+      return DROP
+    }
+    const failed = remainingLength > 2 && bytes[bodyAt + 2]! >= 0x80
+    this.opposite.flight.answered(type, id, failed)
+    return PASS
+  }
+
+  protected afterGoodbye(): FailureCode {
+    return 'ERR_BACKEND_PROTOCOL'
+  }
+
+  protected count(type: number): void {
+    this.#shared.options.traffic.packetsOut[type]!++
+  }
+
+  protected settled(bytes: number): void {
+    this.#shared.options.traffic.bytesOut += bytes
+    this.#settle(bytes, this)
+    // Whatever it was, it is the broker that does not keep to MQTT.
+    if (this.cursor.fault !== null) this.#shared.options.observer.fault('ERR_BACKEND_PROTOCOL')
+  }
+
+  #fault(): number {
+    this.cursor.fault ??= 'ERR_BACKEND_PROTOCOL'
+    return FAULT
+  }
+
+  #replace(packet: Buffer): number {
+    this.replacement = packet
+    this.replaced = this.cursor.remainingLength
+    return REPLACE
+  }
+
+  #connack(bytes: Buffer, start: number, bodyAt: number): number {
+    const { options } = this.#shared
+    const end = bodyAt + this.cursor.remainingLength
+    const connack = readConnack(bytes.subarray(bodyAt, end), options.version)
+    if (connack === null) return this.#fault()
+    this.connected = true
+    // After a CONNACK that refused nothing may follow [MQTT-3.2.2-7].
+    this.mute = connack.code !== 0
+    const other = options.observer.connack(connack, bytes.subarray(start, end))
+    this.tune()
+    return other === null ? PASS : this.#replace(other)
+  }
+
+  #publish(bytes: Buffer, start: number, bodyAt: number, have: number): number {
+    const { flags, remainingLength } = this.cursor
+    const { version } = this.#shared.options
+    const head = this.#head
+    const read = head.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
+    if (read > 0) return read
+    if (read < 0) return this.#fault()
+    let aliased: Aliased | null = null
+    if (head.alias >= 0 || head.topicAt === head.topicEnd) {
+      aliased = this.#aliased(bytes)
+      if (aliased === null) return this.#fault()
+    }
+    return this.#mayReceive(bytes, aliased) ? this.#deliver(bytes, start, bodyAt, aliased) : this.#withhold()
+  }
+
+  #aliased(bytes: Buffer): Aliased | null {
+    const head = this.#head
+    if (head.alias < 1 || head.alias > this.#shared.options.device.topicAliasMaximum) return null
+    this.#aliases ??= new TopicAliases()
+    if (head.topicAt === head.topicEnd) return this.#aliases.get(head.alias) ?? null
+    return this.#aliases.define(head.alias, bytes, head.topicAt, head.topicEnd)
+  }
+
+  #mayReceive(bytes: Buffer, aliased: Aliased | null): boolean {
+    const shared = this.#shared
+    const head = this.#head
+    if (this.#judges) {
+      const topic =
+        aliased !== null && head.topicAt === head.topicEnd
+          ? this.#topic(aliased.topic, 0, aliased.topic.length)
+          : this.#topic(bytes, head.topicAt, head.topicEnd)
+      const receive = topic.receive ?? shared.permit.allows('iot:Receive', topic.resource)
+      if (shared.permit.timeless === true && topic !== NO_TEXT) topic.receive = receive
+      if (!shared.permits(receive, 'iot:Receive', topic.resource)) return false
+    }
+    if (shared.publishes === null || shared.publishes.take()) return true
+    shared.limited('publishes_per_second')
+    return false
+  }
+
+  #topic(bytes: Buffer, from: number, to: number): Topic {
+    const known = this.#memo.find(bytes, from, to)
+    if (known !== null) return known
+    const text = topicText(bytes, from, to)
+    if (text === null) return NO_TEXT
+    return this.#memo.keep(bytes, from, to, { resource: `topic/${text}`, receive: null })
+  }
+
+  #deliver(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
+    const head = this.#head
+    const { remainingLength } = this.cursor
+    let topic: Buffer | null = null
+    if (aliased !== null) {
+      if (head.topicAt === head.topicEnd && !aliased.told) topic = aliased.topic
+      const { maximumPacketBytes } = this.#shared.options.device
+      // With its topic name it would be more than the device takes: then it is as if it had been sent [MQTT-3.1.2-25].
+      if (topic !== null && maximumPacketBytes !== null && rebuiltLength(remainingLength, topic) > maximumPacketBytes) {
+        return this.#withhold()
+      }
+      aliased.told = true
+    }
+    if (head.qos !== 0 && this.follows) this.flight.publishPassed(head.packetId)
+    if (topic === null) return PASS
+    this.replacement = rebuilt(bytes, start, bodyAt, remainingLength, head, topic, -1)
+    this.replaced = head.end - bodyAt
+    return REPLACE
+  }
+
+  /** Not delivered, and acknowledged in the device's place: the broker need not keep it. */
+  #withhold(): number {
+    const { qos, packetId } = this.#head
+    // The id of a delivery that the device has: it will answer for itself.
+    if (qos === 0 || this.flight.passed.has(packetId)) return DROP
+    this.opposite.acknowledge((qos === 1 ? PUBACK : PUBREC) << 4, packetId, 0)
+    if (qos === 2) this.flight.ours.add(packetId)
+    return DROP
+  }
+}

@@ -1,0 +1,117 @@
+import type { Principal } from '../auth/authenticator.ts'
+import { type FailureCode, ProxyError } from '../errors.ts'
+import type { Claim, ClaimAnswer, Store } from '../store/store.ts'
+
+const REFUSED: Readonly<Record<Exclude<ClaimAnswer['kind'], 'granted'>, readonly [FailureCode, string]>> = {
+  taken: ['ERR_CLIENT_ID_TAKEN', 'another principal is connected under this client id'],
+  rate: ['ERR_CONNECT_RATE', 'too soon after the last connect under this client id'],
+}
+
+export interface ClaimRequest {
+  /** Unique within the fleet of processes. */
+  readonly session: string
+  readonly backend: string
+  /** As the broker sees it. */
+  readonly clientId: string
+  readonly principal: Principal
+  readonly domain: string
+  readonly perSecond: number | null
+}
+
+/** One client id has one connection, whatever worker it came to: the store decides, and its losers are told here. */
+export class Takeover {
+  readonly #store: Store
+  readonly #holds = new Map<string, Hold>()
+
+  constructor(store: Store) {
+    this.#store = store
+    store.onLost((session) => this.#holds.get(session)?.lose())
+  }
+
+  hold(request: ClaimRequest): Hold {
+    const hold = new Hold(this.#store, request, () => this.#holds.delete(request.session))
+    // Known before it asks: whoever comes next may already take it away while the answer is on its way.
+    this.#holds.set(request.session, hold)
+    return hold
+  }
+
+  get size(): number {
+    return this.#holds.size
+  }
+}
+
+/** One session's grip on its client id. */
+export class Hold {
+  /** Called once when somebody else has it. */
+  onLost: (() => void) | null = null
+  readonly #store: Store
+  readonly #claim: Omit<Claim, 'tentative'>
+  /** Devices that only the broker knows have no principal of their own yet. */
+  readonly #judgedByBroker: boolean
+  readonly #forget: () => void
+  #released = false
+  #asked = false
+
+  constructor(store: Store, request: ClaimRequest, forget: () => void) {
+    const { session, backend, clientId, principal, domain, perSecond } = request
+    this.#store = store
+    this.#judgedByBroker = principal.method === 'backend'
+    this.#claim = {
+      // A backend's name has no line feed in it, so that no two pairs are one key.
+      key: `${backend}\n${clientId}`,
+      owner: ownerOf(principal, domain),
+      session,
+      // A stranger could use up the rate of a device that only the broker can tell from it.
+      perSecond: this.#judgedByBroker ? null : perSecond,
+    }
+    this.#forget = forget
+  }
+
+  /**
+   * Before the broker is dialled: the newcomer of the same principal has the id from now on. A device that only the
+   * broker can judge just asks, or a stranger could throw out whomever it likes.
+   * @throws {ProxyError} ERR_CLIENT_ID_TAKEN, ERR_CONNECT_RATE; ERR_IDENTITY_FAULT when there was no answer
+   */
+  async take(): Promise<void> {
+    await this.#ask(this.#judgedByBroker)
+  }
+
+  /** The broker has accepted the device. @throws {ProxyError} as `take` */
+  async confirm(): Promise<void> {
+    if (this.#judgedByBroker) await this.#ask(false)
+  }
+
+  release(): void {
+    if (this.#released) return
+    this.#released = true
+    this.onLost = null
+    this.#forget()
+    if (this.#asked) this.#store.release(this.#claim.key, this.#claim.session)
+  }
+
+  lose(): void {
+    const told = this.onLost
+    this.onLost = null
+    told?.()
+  }
+
+  async #ask(tentative: boolean): Promise<void> {
+    if (this.#released) return
+    if (!tentative) this.#asked = true
+    let answer: ClaimAnswer
+    try {
+      answer = await this.#store.claim({ ...this.#claim, tentative })
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error)
+      throw new ProxyError('ERR_IDENTITY_FAULT', `who has this client id could not be decided: ${why}`, {
+        cause: error,
+      })
+    }
+    if (answer.kind !== 'granted') throw new ProxyError(...REFUSED[answer.kind])
+  }
+}
+
+/** A certificate is the same one everywhere; what an authorizer or a broker calls somebody is known in its domain only. */
+function ownerOf({ id, method }: Principal, domain: string): string {
+  return method === 'x509' ? `x509 ${id}` : `${method} ${domain} ${id}`
+}

@@ -1,0 +1,98 @@
+import type { Claim, ClaimAnswer } from './store.ts'
+
+/** A live session is taken over at most once in this time, whatever the limits say. */
+const TAKEOVER_PAUSE_MS = 1_000
+/** What is known of a key that nobody holds is kept so long, for its rate. */
+const MEMORY_MS = 1_000
+
+interface Entry {
+  owner: string
+  /** Null: nobody is connected, only the rate is remembered. */
+  session: string | null
+  /** The process of the session. */
+  member: number
+  /** Claims that may be granted now, at most `perSecond`, as of `countedAt`. */
+  allowance: number
+  countedAt: number
+  takenOverAt: number
+}
+
+/**
+ * Who is connected under which key, decided in one place and one after the other: that order is what makes a race
+ * between two workers end well.
+ */
+export class Claims {
+  readonly #now: () => number
+  readonly #lost: (session: string, member: number) => void
+  readonly #entries = new Map<string, Entry>()
+  /** Keys without a session → since when, the oldest first. */
+  readonly #idle = new Map<string, number>()
+
+  /** @param now monotonic, in milliseconds */
+  constructor(lost: (session: string, member: number) => void, now: () => number = () => performance.now()) {
+    this.#lost = lost
+    this.#now = now
+  }
+
+  claim({ key, owner, session, perSecond, tentative }: Claim, member: number): ClaimAnswer {
+    const now = this.#now()
+    this.#forget(now)
+    const entry = this.#entries.get(key)
+    const held = entry !== undefined && entry.session !== null && entry.session !== session
+    if (held && entry.owner !== owner) return { kind: 'taken' }
+    if (tentative) return { kind: 'granted' }
+    if (held && now - entry.takenOverAt < TAKEOVER_PAUSE_MS) return { kind: 'rate' }
+    const allowance = perSecond === null ? 0 : allowanceOf(entry, perSecond, now)
+    if (perSecond !== null && allowance < 1) return { kind: 'rate' }
+
+    if (held) this.#lost(entry.session!, entry.member)
+    this.#idle.delete(key)
+    this.#entries.set(key, {
+      owner,
+      session,
+      member,
+      allowance: allowance - 1,
+      countedAt: now,
+      takenOverAt: held ? now : (entry?.takenOverAt ?? Number.NEGATIVE_INFINITY),
+    })
+    return { kind: 'granted' }
+  }
+
+  release(key: string, session: string): void {
+    const entry = this.#entries.get(key)
+    if (entry?.session !== session) return
+    entry.session = null
+    this.#idle.set(key, this.#now())
+  }
+
+  /** A process is gone, and its sessions with it. */
+  releaseAll(member: number): void {
+    for (const [key, entry] of this.#entries) {
+      if (entry.member === member && entry.session !== null) this.release(key, entry.session)
+    }
+  }
+
+  /** Keys that somebody holds. */
+  get held(): number {
+    return this.#entries.size - this.#idle.size
+  }
+
+  /** Held or remembered. */
+  get size(): number {
+    return this.#entries.size
+  }
+
+  #forget(now: number): void {
+    for (const [key, since] of this.#idle) {
+      if (now - since < MEMORY_MS) return
+      this.#idle.delete(key)
+      this.#entries.delete(key)
+    }
+  }
+}
+
+/** A bucket that fills at `perSecond` and holds as many; an unknown key starts full. */
+function allowanceOf(entry: Entry | undefined, perSecond: number, now: number): number {
+  if (entry === undefined) return perSecond
+  return Math.min(perSecond, Math.max(0, entry.allowance) + ((now - entry.countedAt) / 1_000) * perSecond)
+}

@@ -1,0 +1,54 @@
+import { chmodSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { assemble } from '../src/assemble.ts'
+import { init } from '../src/cli/init.ts'
+import { loadSettings } from '../src/config/load.ts'
+import { NO_METRICS } from '../src/control/metrics.ts'
+import { folderFor, write } from './support/proxy.ts'
+
+async function warningsOf(dir: string): Promise<readonly string[]> {
+  const loaded = loadSettings(join(dir, 'brokergate.yaml'), {})
+  if (loaded.kind === 'invalid') throw new Error(JSON.stringify(loaded.issues))
+  const assembled = await assemble(loaded.settings, { number: 0, metrics: NO_METRICS, embeddedPath: '' })
+  if (assembled.kind === 'refused') return assembled.issues
+  await assembled.generation.close()
+  // What the runtime lacks of a TLS policy differs between runtimes.
+  const lines = assembled.generation.warnings.filter((line) => !line.includes('is served without'))
+  return lines.map((line) => line.replaceAll(dir, ''))
+}
+
+test('what is made to start from has nothing to be warned of', async (t) => {
+  const dir = join(folderFor(t), 'gate')
+  init(dir, () => {})
+  t.deepEqual(await warningsOf(dir), [])
+})
+
+test('a private key that everybody may read is warned of', async (t) => {
+  const dir = join(folderFor(t), 'gate')
+  init(dir, () => {})
+  chmodSync(join(dir, 'pki/server.key'), 0o644)
+  t.deepEqual(await warningsOf(dir), [
+    'domains[0].certificates[0].key: /pki/server.key is a private key and may be read by everybody on this machine',
+  ])
+})
+
+test('a domain that names a policy which its registry does not have is refused', async (t) => {
+  const dir = join(folderFor(t), 'gate')
+  init(dir, () => {})
+  write(
+    dir,
+    'brokergate.yaml',
+    `listeners: [ { bind: "127.0.0.1:8883" } ]
+domains:
+  - serverNames: [ localhost ]
+    certificates: [ { cert: pki/server.pem, key: pki/server.key } ]
+    registry: main
+    clientTrust: { mode: registry-or-ca, ca: [ pki/ca.pem ], policies: [ gone ] }
+    backend: main
+backends: { main: { kind: embedded } }
+registries: { main: { path: registry } }
+`,
+  )
+  t.deepEqual(await warningsOf(dir), ['domains[0].clientTrust.policies: the registry main has no policy gone'])
+})
