@@ -95,7 +95,7 @@ async function reloads(context: Context, side: Side): Promise<void> {
     lost,
     effectMs: Math.max(...effects),
   }
-  context.measured({ case: `${times} reloads`, peer: side.label, round: 1, values })
+  context.measured({ case: times === 1 ? 'one reload' : `${times} reloads`, peer: side.label, round: 1, values })
   for (const device of devices) device.destroy()
 }
 

@@ -145,7 +145,20 @@ async function ask(
   if (measurements.length === 0 && gaps.length === 0) failure ??= 'it said nothing'
   const { about, figures, title: words } = bench
   const seconds = Math.round((performance.now() - from) / 1_000)
-  return { question, title: words, about, figures, cases: casesOf(measurements, figures), gaps, failure, seconds }
+  return {
+    question,
+    title: words,
+    about,
+    figures,
+    cases: casesOf(
+      measurements,
+      figures,
+      peers.map((name) => peerKind(name)!.name),
+    ),
+    gaps,
+    failure,
+    seconds,
+  }
 }
 
 const parsed = parseArguments(process.argv.slice(2), questions, parts)

@@ -22,7 +22,8 @@ export const USAGE = `npm run bench -- [question or part…] [options]
   Without a question all are asked; --smoke also tries the parts.
 
   --against LIST    peers, by commas: haproxy, nginx, node, none, or the folder of another checkout of brokergate
-                    (a name with a slash); default: haproxy,nginx,node, those that are installed
+                    (a name with a slash); default: haproxy,nginx,node, those that are installed;
+                    without node for --smoke
   --rounds N        rounds of each measurement; default 5
   --smoke           every question once, tiny: can it be answered at all?
   --broker KIND     sink (default), or mosquitto where a question can be asked so
@@ -33,6 +34,8 @@ export const USAGE = `npm run bench -- [question or part…] [options]
 
 const ROUNDS = 5
 const DEFAULT_AGAINST = ['haproxy', 'nginx', 'node']
+/** brokergate on Node starts and answers as on Bun, only later: a smoke is short. */
+const SMOKE_AGAINST = ['haproxy', 'nginx']
 
 /** `known` are the questions that there are, in their order. */
 export function parseArguments(
@@ -41,7 +44,7 @@ export function parseArguments(
   knownParts: readonly string[],
 ): Parsed {
   const wanted: string[] = []
-  let against: readonly string[] = DEFAULT_AGAINST
+  let against: readonly string[] | null = null
   let rounds: number | null = null
   let broker: BrokerKind = 'sink'
   let out: string | null = null
@@ -88,7 +91,7 @@ export function parseArguments(
     arguments: {
       questions: wanted.length > 0 ? known.filter((name) => wanted.includes(name)) : known,
       parts: knownParts.filter((name) => wanted.includes(name) || (wanted.length === 0 && flags.smoke)),
-      peers: ['brokergate', ...against],
+      peers: ['brokergate', ...(against ?? (flags.smoke ? SMOKE_AGAINST : DEFAULT_AGAINST))],
       rounds: rounds ?? (flags.smoke ? 1 : ROUNDS),
       broker,
       out: out ?? 'bench/out',

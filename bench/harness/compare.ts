@@ -2,7 +2,7 @@ import { type Connects, connectMany } from '../load/connects.ts'
 import type { DeviceOptions } from '../load/device.ts'
 import type { Context } from './bench.ts'
 import { cpuBetween, readCpu } from './proc.ts'
-import { deviceAt, fleet, inTurn, type Side, type SidesOptions, settled, withSides } from './sides.ts'
+import { deviceAt, fleet, inTurn, isOurs, type Side, type SidesOptions, settled, withSides } from './sides.ts'
 import { percentiles } from './statistics.ts'
 
 // Devices that connect and go, at all peers in turn.
@@ -21,13 +21,15 @@ export interface ConnectsQuestion extends SidesOptions {
 }
 
 interface Size {
-  readonly warmUp: number
   readonly perRound: number
   readonly withinMs: number
+  /** Until what is compiled while it runs has been: brokergate needs seconds of that, the others none. */
+  readonly warmUp: number
+  readonly warmUpMs: { readonly ours: number; readonly others: number }
 }
 
-const FULL: Size = { warmUp: 1_500, perRound: 500, withinMs: 2_500 }
-const SMOKE: Size = { warmUp: 24, perRound: 40, withinMs: 2_000 }
+const FULL: Size = { perRound: 500, withinMs: 2_500, warmUp: 4_000, warmUpMs: { ours: 5_000, others: 800 } }
+const SMOKE: Size = { perRound: 40, withinMs: 2_000, warmUp: 24, warmUpMs: { ours: 2_000, others: 2_000 } }
 const CONCURRENCY = 8
 
 export async function compareConnects(context: Context, question: ConnectsQuestion): Promise<void> {
@@ -47,14 +49,19 @@ export async function compareConnects(context: Context, question: ConnectsQuesti
     for (const side of sides) {
       context.progress(`${question.case}: warming up ${side.peer.name}`)
       await question.before?.(side)
-      await connects(side, size, size.warmUp, deviceOf(side))
+      await connects(side, size.warmUp, isOurs(side.peer) ? size.warmUpMs.ours : size.warmUpMs.others, deviceOf(side))
     }
     const seen = new Map<string, string>()
     for (let round = 1; round <= context.rounds; round++) {
       for (const side of inTurn(sides, round)) {
         context.progress(`${question.case}: round ${round} of ${context.rounds}, ${side.peer.name}`)
         const before = { cpu: readCpu(side.peer.pid), connects: side.broker.sink?.connects ?? null }
-        const { done, resumed, seconds, latenciesMs, facts } = await connects(side, size, size.perRound, deviceOf(side))
+        const { done, resumed, seconds, latenciesMs, facts } = await connects(
+          side,
+          size.perRound,
+          size.withinMs,
+          deviceOf(side),
+        )
         const cpuUs = cpuBetween(before.cpu, readCpu(side.peer.pid))
         const after = side.broker.sink?.connects ?? null
         if (after !== null && after - before.connects! !== done) {
@@ -91,11 +98,11 @@ const RETURNING = 16
 
 async function connects(
   side: Side,
-  size: Size,
   count: number,
+  withinMs: number,
   device: (index: number) => DeviceOptions,
 ): Promise<Connects> {
-  const result = await connectMany({ count, concurrency: CONCURRENCY, withinMs: size.withinMs, device })
+  const result = await connectMany({ count, concurrency: CONCURRENCY, withinMs, device })
   const { done, failed, firstFailure } = result
   if (done === 0 || failed > 0) {
     throw new Error(`${side.label}: ${failed} of ${done + failed} failed: ${firstFailure}`)

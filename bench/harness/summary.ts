@@ -31,11 +31,17 @@ export interface Answer {
   readonly seconds: number
 }
 
-export function casesOf(measurements: readonly Measurement[], figures: Readonly<Record<string, Figure>>): CaseAnswer[] {
+export function casesOf(
+  measurements: readonly Measurement[],
+  figures: Readonly<Record<string, Figure>>,
+  /** Their order; a name may have something behind it. */
+  order: readonly string[],
+): CaseAnswer[] {
   const names = unique(measurements.map((one) => one.case))
   return names.map((name) => {
     const ofCase = measurements.filter((one) => one.case === name)
-    const peers = unique(ofCase.map(({ peer }) => peer))
+    const place = (peer: string) => order.findIndex((one) => peer === one || peer.startsWith(`${one},`))
+    const peers = unique(ofCase.map(({ peer }) => peer)).toSorted((a, b) => place(a) - place(b))
     const series = (peer: string, figure: string) =>
       new Map(
         ofCase.flatMap(({ peer: whose, round, values }) => {
