@@ -88,6 +88,8 @@ export interface Fleet {
   readonly devices: number
   /** Full handshakes a second. */
   readonly connects: number
+  /** Those that come back with a ticket. */
+  readonly resumed: number
   /** Messages a second, from devices and to them. */
   readonly messages: number
   readonly deliveries: number
@@ -101,11 +103,15 @@ export interface Need {
 /** Of a core, so much is used on average: the rest is for moments that are not. */
 export const USED_SHARE = 0.6
 
+/** What does not happen needs no constant. */
+const work = (perSecond: number, us: number): number => (perSecond === 0 ? 0 : perSecond * us)
+
 export function need(fleet: Fleet, constants: Constants): Need {
   const cpuUs =
-    fleet.connects * constants.connectUs +
-    fleet.messages * constants.messageUs +
-    (fleet.deliveries === 0 ? 0 : fleet.deliveries * constants.deliveryUs)
+    work(fleet.connects, constants.connectUs) +
+    work(fleet.resumed, constants.resumedUs) +
+    work(fleet.messages, constants.messageUs) +
+    work(fleet.deliveries, constants.deliveryUs)
   const cores = cpuUs / 1e6 / USED_SHARE
   const memoryMb = Math.max(1, Math.ceil(cores)) * constants.processMb + (fleet.devices * constants.sessionKb) / 1_024
   return { cores, memoryMb }
@@ -113,9 +119,9 @@ export function need(fleet: Fleet, constants: Constants): Need {
 
 /** `devices=100000,connects=50,messages=20000`; null when it is not of this form. */
 export function parseFleet(text: string): Fleet | null {
-  const fleet = { devices: 0, connects: 0, messages: 0, deliveries: 0 }
+  const fleet = { devices: 0, connects: 0, resumed: 0, messages: 0, deliveries: 0 }
   for (const part of text.split(',')) {
-    const [, name, value] = /^(devices|connects|messages|deliveries)=(\d+)$/.exec(part.trim()) ?? []
+    const [, name, value] = /^(devices|connects|resumed|messages|deliveries)=(\d+)$/.exec(part.trim()) ?? []
     if (name === undefined) return null
     fleet[name as keyof Fleet] = Number(value)
   }
@@ -126,7 +132,9 @@ export function parseFleet(text: string): Fleet | null {
 export function capacityText(text: string): number {
   const fleet = parseFleet(text)
   if (fleet === null) {
-    process.stderr.write('--capacity takes devices=N,connects=N,messages=N,deliveries=N; what is left out is 0\n')
+    process.stderr.write(
+      '--capacity takes devices=N,connects=N,resumed=N,messages=N,deliveries=N; what is left out is 0\n',
+    )
     return 2
   }
   let page: string

@@ -48,7 +48,8 @@ function place(name: string): number {
 async function measure(options: Arguments): Promise<number> {
   const from = performance.now()
   const missing = options.peers.filter((name) => peerKind(name)!.version() === null)
-  for (const name of missing) process.stderr.write(`${name} is not installed here: not compared\n`)
+  for (const name of missing)
+    process.stderr.write(`${name} is not here and not compared: ${peerKind(name)!.comesWith}\n`)
   const peers = options.peers.filter((name) => !missing.includes(name))
   if (!peers.includes('brokergate')) {
     process.stderr.write('brokergate does not start here\n')
@@ -118,7 +119,8 @@ async function ask(
       tell(line)
     }
   }
-  for (const peer of missing) take({ type: 'gap', question, case: null, peer, reason: 'is not installed here' })
+  for (const peer of missing)
+    take({ type: 'gap', question, case: null, peer, reason: `is not here: ${peerKind(peer)!.comesWith}` })
   const { smoke, rounds, broker, peers } = options
   const child = spawn(
     process.execPath,

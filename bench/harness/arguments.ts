@@ -29,7 +29,8 @@ export const USAGE = `npm run bench -- [question or part…] [options]
   --broker KIND     sink (default), or mosquitto where a question can be asked so
   --out DIR         where report.html and lines.jsonl go; default bench/out
   --results         write bench/RESULTS.md and bench/charts from this run
-  --capacity LIST   devices=N,connects=N,messages=N: cores and memory for such a fleet, from bench/RESULTS.md
+  --capacity LIST   devices=N,connects=N,resumed=N,messages=N,deliveries=N: cores and memory for such a
+                    fleet, from bench/RESULTS.md
 `
 
 const ROUNDS = 5

@@ -16,6 +16,7 @@ export const BROKERGATE = brokergate({
   root: ROOT,
   runtime: () => join(ROOT, 'node_modules/.bin/bun'),
   about: '`run -c`, one worker, `log.level: warn`; every packet is looked at',
+  comesWith: 'npm ci',
 })
 
 export const ON_NODE = brokergate({
@@ -23,6 +24,7 @@ export const ON_NODE = brokergate({
   root: ROOT,
   runtime: once(findNode),
   about: 'brokergate on Node, else the same',
+  comesWith: `Node ${LEAST_NODE} or later, or npx`,
 })
 
 /** Another checkout, to see what a change does. */
@@ -33,6 +35,7 @@ export function checkout(folder: string): PeerKind {
     root,
     runtime: () => join(root, 'node_modules/.bin/bun'),
     about: `brokergate of ${basename(root)}`,
+    comesWith: `npm ci in ${basename(root)}`,
   })
 }
 
@@ -41,9 +44,10 @@ interface Kind {
   readonly root: string
   readonly runtime: () => string | null
   readonly about: string
+  readonly comesWith: string
 }
 
-function brokergate({ name, root, runtime, about }: Kind): PeerKind {
+function brokergate({ name, root, runtime, about, comesWith }: Kind): PeerKind {
   const ask = (...args: readonly string[]): string | null => {
     const program = runtime()
     if (program === null) return null
@@ -55,6 +59,7 @@ function brokergate({ name, root, runtime, about }: Kind): PeerKind {
   return {
     name,
     about,
+    comesWith,
     version,
     cannot: (setup) => missing(setup, known()),
     async start(job) {

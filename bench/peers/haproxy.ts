@@ -7,6 +7,7 @@ import { accepts, freePort, type Job, type PeerKind, type Setup, untilReady } fr
 export const HAPROXY: PeerKind = {
   name: 'haproxy',
   about: '`mode tcp`, one thread, no log, no session cache',
+  comesWith: 'apt-get install haproxy',
   version() {
     const { status, stdout } = spawnSync('haproxy', ['-v'], { encoding: 'utf8' })
     return status === 0

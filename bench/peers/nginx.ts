@@ -12,6 +12,7 @@ const MODULE = '/usr/lib/nginx/modules/ngx_stream_module.so'
 export const NGINX: PeerKind = {
   name: 'nginx',
   about: '`stream`, one worker, no log, no session cache; it verifies certificates after the handshake',
+  comesWith: 'apt-get install nginx libnginx-mod-stream',
   version() {
     const { status, stderr } = spawnSync('nginx', ['-V'], { encoding: 'utf8' })
     if (status !== 0) return null

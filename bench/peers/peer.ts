@@ -82,6 +82,8 @@ export interface PeerKind {
   readonly name: string
   /** For people: what it is and how it runs. */
   readonly about: string
+  /** How to get it. */
+  readonly comesWith: string
   /** Null when it is not on this machine. */
   version(): string | null
   /** Why it cannot do this, or null when it can. */
