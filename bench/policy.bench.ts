@@ -16,6 +16,7 @@ export const bench: Bench = {
   about:
     'As «publish», with registered devices whose policy has 20 statements with variables and wildcards; the one that allows is among the last, and a Deny is looked at each time. Beside it, in the same run, a policy that allows everything, and relays that have none.',
   figures: PUBLISH_FIGURES,
+  references: ['brokergate, open', 'haproxy', 'nginx'],
   async run(context) {
     await withSides(
       context,

@@ -4,14 +4,11 @@ import { capacityRows } from './capacity.ts'
 import { caseChart, chartedFigures, overviewChart } from './harness/chart.ts'
 import type { Run } from './harness/machine.ts'
 import { short } from './harness/statistics.ts'
-import type { Answer, CaseAnswer, Cell } from './harness/summary.ts'
+import { type Answer, type CaseAnswer, type Cell, referencesOf } from './harness/summary.ts'
 import { markdownTable, plainTable } from './harness/table.ts'
 import { type Standing, standings } from './harness/targets.ts'
 
 // An answer as text: on the terminal, and in RESULTS.md.
-
-/** The peers that ratios are told to, where they were measured. */
-const REFERENCES = ['haproxy', 'nginx']
 
 export function answerText(answer: Answer): string {
   const lines = [`\n${answer.title}  (${answer.question}, ${answer.seconds} s)`]
@@ -32,12 +29,11 @@ export interface Table {
 }
 
 /** One row for each peer: medians with their spread, and the first figure beside that of others. */
-export function caseTable({ figures }: Pick<Answer, 'figures'>, { peers }: CaseAnswer): Table {
-  const shown = Object.entries(figures).filter(([key]) => peers.some(({ cells }) => cells[key] !== undefined))
+export function caseTable(answer: Pick<Answer, 'figures' | 'references'>, one: CaseAnswer): Table {
+  const { peers } = one
+  const shown = Object.entries(answer.figures).filter(([key]) => peers.some(({ cells }) => cells[key] !== undefined))
   const first = shown[0]?.[0]
-  const to = REFERENCES.filter((name) => peers.length > 1 && peers.some(({ peer }) => peer === name))
-  const fallback = to.length > 0 || peers.length < 2 ? [] : [peers.at(-1)!.peer]
-  const references = [...to, ...fallback]
+  const references = referencesOf(answer, one)
   return {
     head: [
       ...shown.map(([, { label, unit }]) => (unit === '' ? label : `${label}, ${unit}`)),

@@ -145,13 +145,14 @@ async function ask(
   progress.end()
   if (code !== 0) failure ??= `its process ended with ${code}`
   if (measurements.length === 0 && gaps.length === 0) failure ??= 'it said nothing'
-  const { about, figures, title: words } = bench
+  const { about, figures, title: words, references = ['haproxy', 'nginx'] } = bench
   const seconds = Math.round((performance.now() - from) / 1_000)
   return {
     question,
     title: words,
     about,
     figures,
+    references,
     cases: casesOf(
       measurements,
       figures,

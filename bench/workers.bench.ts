@@ -10,6 +10,7 @@ export const bench: Bench = {
   about:
     'As «handshake», with one worker on one core and two on two. Where there are only two cores, two workers share one of them with the load: then the rate says nothing, and only the CPU time per device counts.',
   figures: CONNECT_FIGURES,
+  references: ['brokergate, one worker', 'haproxy, one worker'],
   async run(context) {
     if (context.cores.proxy.length + context.cores.load.length < ENOUGH) {
       context.gap({

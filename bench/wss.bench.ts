@@ -23,6 +23,7 @@ export const bench: Bench = {
   about:
     'As «publish», by devices that showed a token; over WebSocket each packet is a masked message of its own. In the same process and the same run the same devices without WebSocket.',
   figures: PUBLISH_FIGURES,
+  references: ['brokergate, without WebSocket'],
   async run(context) {
     const webhook = await startWebhook()
     try {

@@ -17,6 +17,8 @@ export interface Bench {
   readonly about: string
   /** By the names of the values; the first is the one that is drawn. */
   readonly figures: Readonly<Record<string, Figure>>
+  /** Whose figures the others are told as shares of; HAProxy and nginx unless told. */
+  readonly references?: readonly string[]
   /** @throws when there is no answer */
   run(context: Context): Promise<void>
 }

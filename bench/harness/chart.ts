@@ -1,6 +1,6 @@
 import type { Figure } from './bench.ts'
 import { short } from './statistics.ts'
-import { type Answer, type CaseAnswer, cellOf } from './summary.ts'
+import { type Answer, type CaseAnswer, cellOf, referencesOf } from './summary.ts'
 
 // Charts as SVG that needs nothing else: no script, no font, no host; light and dark by the reader's own setting.
 
@@ -56,18 +56,19 @@ export function chartedFigures({ figures }: Pick<Answer, 'figures'>, { peers }: 
 
 /** Bars from zero, one for each peer, with the least and the most of the rounds as whiskers. */
 export function caseChart(
-  { figures }: Pick<Answer, 'figures'>,
-  { name, peers }: CaseAnswer,
+  answer: Pick<Answer, 'figures' | 'references'>,
+  one: CaseAnswer,
   key: string,
   over = '',
 ): string {
-  const figure = figures[key]!
+  const { name, peers } = one
+  const figure = answer.figures[key]!
   const shown = peers.filter(({ cells }) => cells[key] !== undefined)
   const left = Math.max(...shown.map(({ peer }) => peer.length)) * LETTER + 16
   const room = WIDTH - left - VALUE_WIDTH
   const most = Math.max(...shown.map(({ cells }) => cells[key]!.spread.max), 0)
   const x = (value: number) => left + (most === 0 ? 0 : (value / most) * room)
-  const reference = ['haproxy', 'nginx'].find((one) => shown.length > 1 && shown.some(({ peer }) => peer === one))
+  const reference = referencesOf(answer, one)[0]
   const top = over === '' ? TITLE_HEIGHT : TITLE_HEIGHT + 20
   const bars = shown.map(({ peer, cells }, index) => {
     const { spread, ratios } = cells[key]!

@@ -24,6 +24,8 @@ export interface Answer {
   readonly title: string
   readonly about: string
   readonly figures: Readonly<Record<string, Figure>>
+  /** Peers that the others are told as shares of, where they were measured. */
+  readonly references: readonly string[]
   readonly cases: readonly CaseAnswer[]
   readonly gaps: readonly Gap[]
   /** Null when it was answered. */
@@ -41,7 +43,7 @@ export function casesOf(
   return names.map((name) => {
     const ofCase = measurements.filter((one) => one.case === name)
     const place = (peer: string) => order.findIndex((one) => peer === one || peer.startsWith(`${one},`))
-    const peers = unique(ofCase.map(({ peer }) => peer)).toSorted((a, b) => place(a) - place(b))
+    const peers = unique(ofCase.map(({ peer }) => peer)).toSorted((a, b) => place(a) - place(b) || a.localeCompare(b))
     const series = (peer: string, figure: string) =>
       new Map(
         ofCase.flatMap(({ peer: whose, round, values }) => {
@@ -77,6 +79,13 @@ function cellsOf(
 }
 
 const unique = (values: readonly string[]): readonly string[] => [...new Set(values)]
+
+/** HAProxy and nginx, or what stands in for them: the last of the peers where none of these was measured. */
+export function referencesOf({ references }: Pick<Answer, 'references'>, { peers }: CaseAnswer): readonly string[] {
+  if (peers.length < 2) return []
+  const measured = references.filter((name) => peers.some(({ peer }) => peer === name))
+  return measured.length > 0 ? measured : [peers.at(-1)!.peer]
+}
 
 /** The cell of an answer, or null. */
 export function cellOf(

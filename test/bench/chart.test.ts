@@ -11,6 +11,7 @@ const answerOf = (question: string, name: string): Answer => ({
   title: 'What & why?',
   about: 'a <script>',
   figures: FIGURES,
+  references: ['haproxy', 'nginx'],
   cases: casesOf(
     [
       measured({ question, case: name, peer: 'haproxy', round: 1, values: { cpuUs: 20 } }),

@@ -16,7 +16,17 @@ function answer(
     rounds.map((value, at) => measured({ question, case: name, peer, round: at + 1, values: { [figure]: value } })),
   )
   const cases = casesOf(all, figures, Object.keys(values))
-  return { question, title: 'Q?', about: '', figures, cases, gaps: [], failure: null, seconds: 1 }
+  return {
+    question,
+    title: 'Q?',
+    about: '',
+    figures,
+    references: ['haproxy'],
+    cases,
+    gaps: [],
+    failure: null,
+    seconds: 1,
+  }
 }
 
 const HANDSHAKE = answer('handshake', 'certificates of a CA', 'cpuUs', {
