@@ -21,7 +21,7 @@ const CASES: readonly (readonly [name: string, qos: 0 | 1, inFlight: number, byt
 ]
 
 /** What every peer can bear while it shares a machine with its load. */
-const OPEN_LOOP = { full: { ratePerSecond: 1_000, total: 2_000 }, smoke: { ratePerSecond: 200, total: 40 } }
+const OPEN_LOOP = { full: { ratePerSecond: 1_000, total: 1_000 }, smoke: { ratePerSecond: 200, total: 40 } }
 
 export const bench: Bench = {
   title: 'What does a message to the broker cost?',

@@ -41,21 +41,23 @@ export const bench: Bench = {
 const BAD_SIGNATURE = Buffer.alloc(256, 7).toString('base64')
 
 const CONCURRENCY = 8
+/** A round is over then, however few there were. */
+const ROUND_MS = 1_500
 
 type Options = SidesOptions & { readonly case: string }
 
 async function refusals(context: Context, options: Options, one: (side: Side, index: number) => Promise<void>) {
-  const [warmUp, perRound] = context.smoke ? [20, 60] : [1_000, 500]
+  const [warmUp, perRound] = context.smoke ? [20, 60] : [2_000, 500]
   const many = async (side: Side, count: number) => {
     let next = 0
     const from = performance.now()
     const lane = async () => {
-      while (next < count) await one(side, next++)
+      while (next < count && performance.now() - from < ROUND_MS) await one(side, next++)
     }
     await Promise.all(Array.from({ length: CONCURRENCY }, lane))
     const seconds = (performance.now() - from) / 1_000
     await settled(side)
-    return seconds
+    return { seconds, count: next }
   }
   await withSides(context, options, async (sides) => {
     for (const side of sides) await many(side, warmUp)
@@ -63,10 +65,10 @@ async function refusals(context: Context, options: Options, one: (side: Side, in
       for (const side of inTurn(sides, round)) {
         context.progress(`${options.case}: round ${round} of ${context.rounds}, ${side.label}`)
         const before = readCpu(side.peer.pid)
-        const seconds = await many(side, perRound)
+        const { seconds, count } = await many(side, perRound)
         const cpuUs = cpuBetween(before, readCpu(side.peer.pid))
         if ((side.broker.sink?.connects ?? 0) > 0) throw new Error(`${side.label}: a stranger came to the broker`)
-        const values = { cpuUs: cpuUs / perRound, perSecond: perRound / seconds, busy: cpuUs / 1e4 / seconds }
+        const values = { cpuUs: cpuUs / count, perSecond: count / seconds, busy: cpuUs / 1e4 / seconds }
         context.measured({ case: options.case, peer: side.label, round, values })
       }
     }

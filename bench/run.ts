@@ -92,7 +92,7 @@ function tryPart(part: string, smoke: boolean): boolean {
 }
 
 /** A question that is not answered in this time is not answered. */
-const WITHIN_MS = { full: 300_000, smoke: 60_000 }
+const WITHIN_MS = { full: 600_000, smoke: 60_000 }
 const END_WITHIN_MS = 8_000
 
 /** One question, in a process of its own that is also its load. */

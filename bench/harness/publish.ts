@@ -37,7 +37,7 @@ export async function comparePublishes(
   cases: readonly PublishCase[],
   loadOf: (crowd: Crowd, load: PublishLoad) => PublishLoad = (_, load) => load,
 ): Promise<void> {
-  const [rampMs, measureMs, warmUpMs] = context.smoke ? [20, 100, 50] : [100, 600, 500]
+  const [rampMs, measureMs, warmUpMs] = context.smoke ? [20, 100, 50] : [80, 500, 600]
   const suites = new Set(crowds.map(({ devices }) => devices[0]!.facts.cipher))
   if (suites.size > 1) throw new Error(`not the same work: ${[...suites].join(', ')}`)
   for (const { name, load } of cases) {
@@ -53,6 +53,8 @@ export async function comparePublishes(
           rampMs,
           measureMs: round === 0 ? warmUpMs : measureMs,
           read: () => readCpu(peer.pid),
+        }).catch((error: Error) => {
+          throw new Error(`${crowd.label}, ${name}, round ${round}: ${error.message}`)
         })
         if (round === 0) continue
         const { operations, seconds } = published
