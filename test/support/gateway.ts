@@ -204,7 +204,7 @@ ${[
 ].join('\n')}
 backends:
   main: { kind: tcp, servers: [ { address: "127.0.0.1:${brokerPort}" } ] }
-  shadows: { kind: http, servers: [ { url: "http://127.0.0.1:${shadowPort}" } ] }
+  shadows: { kind: http, url: "http://127.0.0.1:${shadowPort}" }
 registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
