@@ -30,6 +30,7 @@ const LIMITED = `certificates:
   - { file: certs/powerless.pem, status: ACTIVE }
 policies:
   limited: { file: policies/limited.json }
+  everything: { file: policies/everything.json }
 `
 
 const file = forWholeFile(test)

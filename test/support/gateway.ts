@@ -302,8 +302,8 @@ export interface RawOptions {
   readonly certificate?: { readonly chainPem: string; readonly keyPem: string } | null
   /** Sent once TLS is up. */
   readonly send?: Buffer | string
-  /** Ends our side when this many bytes have come; else waits for the other side. */
-  readonly enough?: number
+  /** Ends our side when this many bytes, or these, have come; else waits for the other side. */
+  readonly enough?: number | Buffer
   readonly timeoutMs?: number
 }
 
@@ -334,7 +334,9 @@ export function raw(port: number, options: RawOptions): Promise<Ended> {
     socket.on('data', (chunk: Buffer) => {
       chunks.push(chunk)
       length += chunk.length
-      if (options.enough !== undefined && length >= options.enough) socket.end()
+      const { enough } = options
+      if (enough === undefined) return
+      if (typeof enough === 'number' ? length >= enough : Buffer.concat(chunks).includes(enough)) socket.end()
     })
     socket.on('error', (fault: NodeJS.ErrnoException) => {
       error ??= fault.code ?? fault.message
