@@ -29,7 +29,7 @@ export const VECTOR_HOST = NAMES[1]
 
 export { ca, device, localhostOnly }
 
-const serverCertificate = issueServer(ca, { serverNames: [...NAMES], ips: ['127.0.0.1', '::1'] })
+export const serverCertificate = issueServer(ca, { serverNames: [...NAMES], ips: ['127.0.0.1', '::1'] })
 
 /** Where Debian's libfaketime lies; with it the wall clock of a process can be set, and the monotonic one goes on. */
 const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
