@@ -104,6 +104,8 @@ export interface GatewayOptions {
   readonly files?: Readonly<Record<string, string>>
   /** The wall clock at the start of the program, as `YYYY-MM-DD hh:mm:ss` in UTC. */
   readonly startsAt?: string
+  /** Puts something between the door and the broker: gets the broker's port, answers with its own. */
+  readonly between?: (brokerPort: number) => Promise<number>
 }
 
 const json = (text: unknown): string => JSON.stringify(text)
@@ -121,6 +123,7 @@ export async function openGateway(t: Teardowns, options: GatewayOptions = {}): P
   const ports = { mqtt: await freePort(), https: await freePort(), web: await freePort() }
   const [metricsPort, brokerPort] = [await freePort(), await freePort()]
 
+  const dialled = (await options.between?.(brokerPort)) ?? brokerPort
   const asked: Asked[] = []
   const forwarded: Gateway['forwarded'] = []
   const gateway = { answer: (question, response) => void response.end(json(yes(question))) } as { answer: Answer }
@@ -203,7 +206,7 @@ ${[
   explicit('both.test', 'CUSTOM_AUTH_X509', 'SECURE_MQTT', custom),
 ].join('\n')}
 backends:
-  main: { kind: tcp, servers: [ { address: "127.0.0.1:${brokerPort}" } ] }
+  main: { kind: tcp, servers: [ { address: "127.0.0.1:${dialled}" } ] }
   shadows: { kind: http, url: "http://127.0.0.1:${shadowPort}" }
 registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
