@@ -455,6 +455,12 @@ const DOMAIN = section(
     policy: oneOf(['enforce', 'report'])
       .default('enforce')
       .describe('report: what policies deny is decided, counted and logged, and passes all the same.'),
+    denials: oneOf(['open', 'aws-iot', 'lenient'])
+      .optional()
+      .transform(orNull)
+      .describe(
+        'How a device sees that a policy denies. open: by a reason code, or the end of a connection that has none for it. aws-iot: also a denied 3.1.1 connect or subscription ends it. lenient: no connection is ended; what 3.1.1 and QoS 0 have no word for is dropped. Absent: as the profile.',
+      ),
     clientId: CLIENT_ID.prefault({}).describe('Which client ids devices may use, and what the broker sees of them.'),
     limits: section({ profile: PROFILE.optional().transform(orNull).describe(PROFILE_HELP), ...LIMIT_SHAPE })
       .transform(({ profile, ...written }) => ({ profile, own: ownRules(written) }))
