@@ -9,11 +9,11 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'start.ts': ['assemble.ts', 'proxy.ts', 'auth', 'listener', 'mqtt', 'wss', 'https', 'policy', 'tls'],
   'assemble.ts': ['plugins.ts', 'listener', 'registry', 'tls'],
   'proxy.ts': ['listener', 'tls'],
-  'plugins.ts': ['auth', 'backend'],
+  'plugins.ts': ['auth', 'backend', 'events.ts'],
   auth: ['policy', 'registry'],
   backend: ['wss'],
   registry: ['policy'],
-  mqtt: ['policy', 'relay.ts'],
+  mqtt: ['events.ts', 'policy', 'relay.ts'],
   // The table of limits, from which their settings and their reference page are made.
   config: ['mqtt'],
   control: ['mqtt'],

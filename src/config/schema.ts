@@ -692,6 +692,29 @@ const HTTP_LIMITS = section({
     .describe('Largest body that is forwarded. What is published or signed ends at 128KiB in any case.'),
 })
 
+const EVENT_SINK = z.discriminatedUnion(
+  'kind',
+  [
+    section({
+      kind: z.literal('broker').describe('As JSON on reserved topics of a broker, at QoS 1.'),
+      backend: z.string(expected('the name of a backend')).describe('Which, by its name under `backends`.'),
+      topicPrefix: z
+        .string(expected('a topic such as $aws/events'))
+        .regex(/^[^+#\0]{1,128}$/, 'expected a topic of at most 128 characters, without + and #')
+        .refine((text) => !text.endsWith('/'), 'expected a topic without / at its end')
+        .default('$aws/events')
+        .describe('Topics begin with it.'),
+    }),
+    section({ kind: z.literal('log').describe('As lines of the log.') }),
+    section({
+      kind: z.literal('module').describe('To an ES module of your own.'),
+      path: path('an ES module').describe('Its default export makes a sink from `options`.'),
+      options: z.record(z.string(), z.unknown()).default({}).describe('For the module.'),
+    }),
+  ],
+  expected('an event sink with kind broker, log or module'),
+)
+
 export const SETTINGS = section({
   aws: section({
     partition: ARN.partition.default('aws').describe(ARN_HELP.partition),
@@ -781,6 +804,10 @@ export const SETTINGS = section({
     )
     .prefault({})
     .describe('Ceilings that protect this process, and what sessions may ask for.'),
+  events: z
+    .array(EVENT_SINK, expected('a list such as [ { kind: broker, backend: main }, { kind: log } ]'))
+    .default([])
+    .describe('Who is told when devices come, go, subscribe or register themselves. None: nobody.'),
   metrics: section({
     bind: bind()
       .default('127.0.0.1:9883')
@@ -826,6 +853,7 @@ export type Settings = DeepReadonly<Omit<z.output<typeof SETTINGS>, 'include'>>
 export type ListenerSettings = Settings['listeners'][number]
 export type DomainSettings = Settings['domains'][number]
 export type ClientTrustSettings = DomainSettings['clientTrust']
+export type EventSinkSettings = Settings['events'][number]
 export type BackendSettings = DeepReadonly<z.output<typeof BACKEND>>
 
 /**
@@ -841,6 +869,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
   { setting: 'backends.*.ca.*', must: 'file' },
   { setting: 'backends.*.cert', must: 'file' },
   { setting: 'backends.*.key', must: 'file' },
+  { setting: 'events.*.path', must: 'file' },
   { setting: 'registries.*.path', must: 'folder' },
   { setting: 'registries.*.state', must: 'new' },
   { setting: 'admin.socket', must: 'new' },

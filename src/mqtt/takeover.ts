@@ -44,6 +44,8 @@ export class Takeover {
 export class Hold {
   /** Called once when somebody else has it. */
   onLost: (() => void) | null = null
+  /** Which connection of its client id this is, in the words of lifecycle events; as of the last answer. */
+  version = 0
   readonly #store: Store
   readonly #claim: Omit<Claim, 'tentative'>
   /** Devices that only the broker knows have no principal of their own yet. */
@@ -108,6 +110,7 @@ export class Hold {
       })
     }
     if (answer.kind !== 'granted') throw new ProxyError(...REFUSED[answer.kind])
+    this.version = answer.version
   }
 }
 
