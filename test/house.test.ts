@@ -17,7 +17,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // The table of limits, from which their settings and their reference page are made.
   config: ['mqtt'],
   control: ['mqtt'],
-  https: ['policy'],
+  // Which topics a device may publish to is one rule, whatever it publishes with.
+  https: ['policy', 'mqtt'],
 }
 
 const areaOf = (path: string): string => path.split('/')[0]!

@@ -182,7 +182,8 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         live.delete(session)
       }
     } catch (error) {
-      if (attempt.deviceLeft && trace.stage === 'open') {
+      // While it was asked who it is, only what was called off for it counts so: a refusal that came first stays one.
+      if (attempt.deviceLeft && (trace.stage === 'open' || error === attempt.signal.reason)) {
         parts.metrics.connect('gone', versionName(version), seconds(connection))
         return 'downstream'
       }

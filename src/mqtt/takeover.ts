@@ -114,7 +114,12 @@ export class Hold {
   }
 }
 
-/** A certificate is the same one everywhere; what an authorizer or a broker calls somebody is known in its domain only. */
-function ownerOf({ id, method }: Principal, domain: string): string {
-  return method === 'x509' ? `x509 ${id}` : `${method} ${domain} ${id}`
+/**
+ * A certificate is the same one everywhere. What a broker calls somebody is known in its domain only, and what an
+ * authorizer does is its own: another one's principal of that name is somebody else. None of the names before the id has
+ * a space in it.
+ */
+function ownerOf({ id, method, attributes }: Principal, domain: string): string {
+  if (method === 'x509') return `x509 ${id}`
+  return `${method} ${domain} ${attributes.authorizer ?? ''} ${id}`
 }

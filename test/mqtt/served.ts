@@ -33,7 +33,7 @@ export const OPEN_DOMAIN: DomainRules = {
 
 export interface ServedOptions {
   readonly outcome?: AuthOutcome
-  readonly authenticate?: () => Promise<AuthOutcome>
+  readonly authenticate?: (signal: AbortSignal) => Promise<AuthOutcome>
   readonly unserved?: boolean
   readonly identity?: Partial<UpstreamIdentity>
   readonly limits?: Partial<SessionLimits>
@@ -61,7 +61,8 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
   const events: LifecycleEvent[] = []
   const authenticator: Authenticator = {
     method: 'x509',
-    authenticate: async () => (await options.authenticate?.()) ?? options.outcome ?? authenticatedAs(PRINCIPAL),
+    authenticate: async (_credentials, _connection, signal) =>
+      (await options.authenticate?.(signal)) ?? options.outcome ?? authenticatedAs(PRINCIPAL),
   }
   const backend: Backend = {
     name: 'main',
