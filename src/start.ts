@@ -76,6 +76,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   const assembled = await assemble(settings, { number: 1, metrics, embeddedPath, log, registrar, registered })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
+  const { events } = generation
   for (const warning of generation.warnings) options.warn(warning)
 
   const closing = new AbortController()
@@ -99,6 +100,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     rulesFor,
     backendFor: (domain) => generation.backend(domain.backend),
     denied: options.denied,
+    tell: events === null ? null : (event) => events.send(event),
   })
   const { http } = settings.limits
   // By the first of the server names, which is what a domain is called.
