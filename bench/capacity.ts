@@ -80,8 +80,16 @@ export function constantsOf(page: string): Constants {
       ?.split('|')
     return [key, Number.parseFloat(cells?.[2]?.replaceAll(',', '') ?? '')] as const
   })
-  // Every key of the table, and the table has every key of the type.
-  return Object.fromEntries(entries) as unknown as Constants
+  const read: Partial<Record<keyof Constants, number>> = Object.fromEntries(entries)
+  const of = (key: keyof Constants): number => read[key] ?? Number.NaN
+  return {
+    connectUs: of('connectUs'),
+    resumedUs: of('resumedUs'),
+    messageUs: of('messageUs'),
+    deliveryUs: of('deliveryUs'),
+    sessionKb: of('sessionKb'),
+    processMb: of('processMb'),
+  }
 }
 
 export interface Fleet {

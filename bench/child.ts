@@ -9,7 +9,7 @@ import { readMaterials } from './peers/materials.ts'
 // bun bench/child.ts <question> <folder of the materials> <options as JSON>
 // One question in a process of its own, which is also the load and the broker: lines of JSON on standard output.
 
-const [question, folder, options] = process.argv.slice(2) as [string, string, string]
+const [question = '', folder = '', options = '{}'] = process.argv.slice(2)
 
 // Who started us is gone: whatever we started goes too (proc.ts).
 process.on('disconnect', () => process.exit(1))
@@ -24,8 +24,8 @@ const rounded = (values: Readonly<Record<string, number>>) =>
   Object.fromEntries(Object.entries(values).map(([name, value]) => [name, Number(value.toPrecision(6))]))
 
 try {
-  const asked = JSON.parse(options) as Options
-  const { bench } = (await import(join(import.meta.dirname, `${question}.bench.ts`))) as { bench: Bench }
+  const asked: Options = JSON.parse(options)
+  const { bench }: { readonly bench: Bench } = await import(join(import.meta.dirname, `${question}.bench.ts`))
   const cores = coresFor(1, availableParallelism())
   pinSelf(cores.load)
   const context: Context = {

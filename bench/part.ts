@@ -9,7 +9,7 @@ interface Part {
 
 const [name, ...rest] = process.argv.slice(2)
 try {
-  const part = (await import(join(import.meta.dirname, 'parts', `${name}.bench.ts`))) as Part
+  const part: Part = await import(join(import.meta.dirname, 'parts', `${name}.bench.ts`))
   await part.run({ smoke: rest.includes('--smoke') })
 } catch (error) {
   process.stderr.write(`${name}: ${error instanceof Error ? error.message : String(error)}\n`)

@@ -93,6 +93,8 @@ function tryPart(part: string, smoke: boolean): boolean {
 
 /** A question that is not answered in this time is not answered. */
 const WITHIN_MS = { full: 600_000, smoke: 60_000 }
+/** Our own child writes nothing else. */
+const lineOf = (text: string): Line => JSON.parse(text)
 const END_WITHIN_MS = 8_000
 
 /** One question, in a process of its own that is also its load. */
@@ -104,7 +106,7 @@ async function ask(
   missing: readonly string[],
   tell: (line: Measurement | Gap) => void,
 ): Promise<Answer> {
-  const { bench } = (await import(join(import.meta.dirname, `${question}${SUFFIX}`))) as { bench: Bench }
+  const { bench }: { readonly bench: Bench } = await import(join(import.meta.dirname, `${question}${SUFFIX}`))
   const progress = createProgress(title)
   const measurements: Measurement[] = []
   const gaps: Gap[] = []
@@ -137,7 +139,7 @@ async function ask(
     kill = setTimeout(() => child.kill('SIGKILL'), END_WITHIN_MS)
   }, withinMs)
   const closed = new Promise<number | null>((resolve) => child.once('close', (code) => resolve(code)))
-  for await (const text of createInterface({ input: child.stdout! })) take(JSON.parse(text) as Line)
+  for await (const text of createInterface({ input: child.stdout! })) take(lineOf(text))
   const code = await closed
   clearTimeout(timer)
   if (kill !== null) clearTimeout(kill)

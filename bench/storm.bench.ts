@@ -64,7 +64,7 @@ async function storm(context: Context, side: Side, round: number): Promise<void>
     }
     const worker = startWorker(join(import.meta.dirname, 'load/storm.ts'), options, context.cores.load)
     try {
-      const result = worker.answer.then((line) => JSON.parse(line) as StormResult)
+      const result = worker.answer.then((line): StormResult => JSON.parse(line))
       const publishes = await publishing(devices, size.ratePerSecond, result)
       const { seconds, refused, p50Ms, p99Ms, maxMs } = await result
       const cpuUs = cpuBetween(before, readCpu(side.peer.pid))

@@ -34,7 +34,8 @@ const RETRY_MS = { least: 200, most: 1_000 }
 const GIVE_UP_MS = 120_000
 
 if (import.meta.main) {
-  const { folder, port, devices, overMs, first } = JSON.parse(process.argv[2]!) as StormOptions
+  const options: StormOptions = JSON.parse(process.argv[2]!)
+  const { folder, port, devices, overMs, first } = options
   const { caPem, devices: pairs } = readMaterials(folder)
   const identities = pairs.map((pair) => createIdentity(caPem, SERVER_NAME, pair))
   const here: Device[] = []
@@ -46,8 +47,8 @@ if (import.meta.main) {
   const come = async (index: number, dueMs: number): Promise<void> => {
     for (;;) {
       try {
-        const options = { port, identity: identities[index % identities.length]!, clientId: `storm-${first + index}` }
-        here.push(await openDevice({ ...options, dueMs, localAddress: sourceAddress(index) }))
+        const device = { port, identity: identities[index % identities.length]!, clientId: `storm-${first + index}` }
+        here.push(await openDevice({ ...device, dueMs, localAddress: sourceAddress(index) }))
         latenciesMs.push(performance.now() - dueMs)
         if (here.length === devices) back.resolve()
         return

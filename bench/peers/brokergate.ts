@@ -119,7 +119,7 @@ function knownSettings(text: string | null): ReadonlySet<string> {
   return found
 }
 
-const TICKETS = 'domains.sessionTickets'
+const TICKETS = 'domains.sessionTickets.enabled'
 const AUTHORIZERS = 'domains.authorizers'
 const ROUTES = 'domains.routes'
 const POLICIES = 'domains.clientTrust.policies'
@@ -161,7 +161,7 @@ function configuration(
   return `listeners:
   - { bind: "127.0.0.1:${ports.mqtt}", as: 8883 }
 ${extra === null ? '' : `  - { bind: "127.0.0.1:${ports.https}", as: 8443 }\n  - { bind: "127.0.0.1:${ports.web}", as: 443 }\n`}domains:
-${mine(SERVER_NAME, 'AWS_X509', extra?.https === true ? 'HTTPS' : 'SECURE_MQTT', trust + (setup.resumption ? '\n    sessionTickets: true' : ''))}${
+${mine(SERVER_NAME, 'AWS_X509', extra?.https === true ? 'HTTPS' : 'SECURE_MQTT', trust + (setup.resumption ? '\n    sessionTickets: { enabled: true }' : ''))}${
   extra?.authorizerUrl == null
     ? ''
     : mine(TOKEN_NAME, 'CUSTOM_AUTH', 'SECURE_MQTT', custom) +
