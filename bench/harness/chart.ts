@@ -152,11 +152,12 @@ export function overviewChart(answers: readonly Answer[]): string | null {
   })
   if (rows.length === 0) return null
   const values = rows.flatMap(({ haproxy, nginx }) => [haproxy, nginx].filter((one) => one !== null))
-  const reach = Math.max(1, ...values.map((value) => Math.abs(Math.log2(value)))) + 0.2
+  const powers = values.map((value) => Math.log2(value))
+  const [low, high] = [Math.min(-1, ...powers) - 0.2, Math.max(1, ...powers) + 0.2]
   const [left, right, top, step] = [270, WIDTH - 24, 66, 26]
-  const x = (value: number) => left + ((Math.log2(value) + reach) / (2 * reach)) * (right - left)
+  const x = (value: number) => left + ((Math.log2(value) - low) / (high - low)) * (right - left)
   const height = top + rows.length * step + 8
-  const ticks = Array.from({ length: 2 * Math.floor(reach) + 1 }, (_, at) => at - Math.floor(reach))
+  const ticks = Array.from({ length: Math.floor(high) - Math.ceil(low) + 1 }, (_, at) => at + Math.ceil(low))
   return drawing(WIDTH, height, 'brokergate as a share of HAProxy and nginx', [
     '<text class="title" x="0" y="15">brokergate beside HAProxy and nginx</text>',
     '<circle class="dot" cx="6" cy="32" r="5"/><text class="soft" x="17" y="36">× HAProxy</text>',
