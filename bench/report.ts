@@ -12,7 +12,7 @@ const STYLE = `
   :root { --ink: #e8eaed; --soft: #a3abb5; --paper: #14171a; --card: #1c2025; --rule: #3a4049; --good: #58a6f4; --bad: #f0913c; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 960px; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 1060px; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 0.2rem; }
 h2 { font-size: 1.25rem; margin: 3rem 0 0.3rem; }
 p { margin: 0.2rem 0 1rem; max-width: 75ch; }
