@@ -37,6 +37,9 @@ export function isForClients(leaf: X509Certificate): boolean {
 export function refusedByCa(options: PathOptions, peer: PeerCertificate, now: Date): Denial | null {
   if (!options.hasCa) return untrusted('the domain has no CA')
   if (peer.verifyError !== null) return untrusted(peer.verifyError)
+  if (peer.resumed && !leadsToCa(peer, options.caCertificates, now)) {
+    return untrusted('the chain of a resumed session leads to no CA of the domain that is valid now')
+  }
   if (!isForClients(peer.leaf)) return untrusted('the extended key usage does not allow client authentication')
   const revocation = options.revocation()
   if (revocation === null) return null
@@ -81,6 +84,33 @@ export function namedByCrl(
     if (revocation.statusOf(link.issuer, serial, now) === 'revoked') return revoked(link)
   }
   return null
+}
+
+/**
+ * Whether some line of issuers, each within its dates, leads to a CA of the domain. The library's verdict on a resumed
+ * session is as old as the session; ticket keys see to it that it was about the same CAs, and this to the rest that time
+ * can change.
+ */
+function leadsToCa(peer: PeerCertificate, anchors: readonly X509Certificate[], now: Date): boolean {
+  const trusted = new Set(anchors.map((anchor) => anchor.fingerprint256))
+  const pool = [...anchors, ...peer.chain.slice(0, MAX_PRESENTED)]
+  const reached = new Set([peer.leaf.fingerprint256])
+  const waiting = [peer.leaf]
+  for (let certificate = waiting.pop(); certificate !== undefined; certificate = waiting.pop()) {
+    if (!isInDates(certificate, now)) continue
+    if (trusted.has(certificate.fingerprint256)) return true
+    for (const issuer of pool) {
+      if (reached.has(issuer.fingerprint256) || !isIssuedBy(certificate, issuer)) continue
+      reached.add(issuer.fingerprint256)
+      waiting.push(issuer)
+    }
+  }
+  return false
+}
+
+/** Written so that a date the library cannot tell (NaN) is none. */
+function isInDates(certificate: X509Certificate, now: Date): boolean {
+  return certificate.validFromDate.getTime() <= now.getTime() && now.getTime() <= certificate.validToDate.getTime()
 }
 
 interface Link {
