@@ -11,9 +11,10 @@ import type { BackendSettings, ClientTrustSettings, DomainSettings, Settings } f
 import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
+import type { EventSink } from './events.ts'
 import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
+import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, EVENT_SINKS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
@@ -44,6 +45,8 @@ export interface Generation {
   httpBackend(name: string): HttpBackend
   /** Toward a backend that is a broker; it connects when there is something to publish. */
   publisher(name: string): Publisher
+  /** Told of what happens to devices; null where nobody wants to know. */
+  readonly events: EventSink | null
   close(): Promise<void>
 }
 
@@ -117,6 +120,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
+  const events = await makeSinks(settings, publishers, options, issues)
   const authorizers = AUTHORIZERS.create({ metrics: options.metrics })
   issues.push(...(await authorizerIssues(settings, registries, authorizers)))
   if (domains === null || issues.length > 0) {
@@ -151,7 +155,10 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
               registrar: options.registrar,
               accountId: head.accountId,
               counted: (result) => options.metrics.provision(result),
-              registered: options.registered ?? (() => {}),
+              registered(event) {
+                options.registered?.(event)
+                events?.send(EVENT_SINKS.registered(event))
+              },
             }),
       now: () => new Date(),
     })
@@ -199,6 +206,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       backend: (name) => backends.get(name)!,
       httpBackend: (name) => httpBackends.get(name)!,
       publisher: (name) => publishers.get(name)!,
+      events,
       registries,
       watch(changed) {
         for (const live of [...registries.values(), ...new Set(revocations)]) live?.onChange(changed)
@@ -210,11 +218,56 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
         revocationFiles.close()
         for (const callback of callbacks) callback.close()
         authorizers.close()
+        // Events of the last sessions still want to be told.
+        await events?.close()
         await Promise.all([...publishers.values()].map((publisher) => publisher.close()))
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
   }
+}
+
+/** As one; null when none is set. */
+async function makeSinks(
+  { events }: Settings,
+  publishers: ReadonlyMap<string, Publisher>,
+  { metrics, log = NO_LOG }: AssembleOptions,
+  issues: string[],
+): Promise<EventSink | null> {
+  const sinks: EventSink[] = []
+  for (const [index, wanted] of events.entries()) {
+    if (wanted.kind === 'log') sinks.push(EVENT_SINKS.log({ log }))
+    else if (wanted.kind === 'module') {
+      try {
+        sinks.push(await EVENT_SINKS.module(wanted.path, wanted.options))
+      } catch (error) {
+        issues.push(`events[${index}]: ${error instanceof Error ? error.message : String(error)}`)
+      }
+    } else {
+      // Its absence is an issue of its own.
+      const publisher = publishers.get(wanted.backend)
+      if (publisher !== undefined) sinks.push(brokerSinkTo(publisher, wanted.topicPrefix, metrics))
+    }
+  }
+  return sinks.length === 0 ? null : EVENT_SINKS.all(sinks)
+}
+
+function brokerSinkTo(publisher: Publisher, topicPrefix: string, metrics: Metrics): EventSink {
+  const plain = {
+    qos: 1,
+    retain: false,
+    contentType: null,
+    responseTopic: null,
+    correlationData: null,
+    messageExpirySeconds: null,
+    payloadIsUtf8: null,
+    userProperties: [],
+  } as const
+  return EVENT_SINKS.broker({
+    topicPrefix,
+    publish: (topic, payload, signal) => publisher.publish({ ...plain, topic, payload }, signal),
+    count: (result) => metrics.lifecycleEvent(result),
+  })
 }
 
 /** Authorizers that domains name and that are not there, or that cannot work. */

@@ -81,6 +81,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   const assembled = await assemble(settings, { number: 1, ...parts })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
+  const { events } = generation
   for (const warning of generation.warnings) options.warn(warning)
 
   const closing = new AbortController()
@@ -106,6 +107,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     rulesFor,
     backendFor: (domain) => generation.backend(domain.backend),
     denied: options.denied,
+    tell: events === null ? null : (event) => events.send(event),
   })
   const { http } = settings.limits
   // By the first of the server names, which is what a domain is called.

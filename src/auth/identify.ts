@@ -26,7 +26,8 @@ export function identifier(parts: IdentifyParts): Identify {
     if (authenticator === null) throw new ProxyError('ERR_MODE_UNSERVED', `${trace.mode} is not served here`)
     const outcome = await decide(authenticator, credentials, connection, signal).catch((error: unknown) => {
       const fault = asFault(error)
-      parts.metrics.identity(credentials.kind, reasonOf(fault.code))
+      // Called off, because the device has left or we are closing: that is no fault of anybody.
+      parts.metrics.identity(credentials.kind, signal.aborted ? 'canceled' : reasonOf(fault.code))
       throw fault
     })
     if (outcome.kind === 'denied') {

@@ -62,6 +62,7 @@ export interface Metrics {
   ticketKeysRotated(): void
   identity(method: AuthMethod, result: string): void
   /** `result`: `allowed`, `denied`, `ok`, `canceled`, or what kept the answer away; `seconds` waiting included. */
+  lifecycleEvent(result: 'sent' | 'dropped'): void
   authorizerCall(authorizer: string, result: string, seconds: number): void
   authorizerCircuit(authorizer: string, open: boolean): void
   /** `seconds` from accept to CONNACK sent. */
@@ -119,6 +120,7 @@ export const METRICS = {
   ticket_key_rotations_total:    { type: 'counter',   labels: [],                    help: 'Times that the keys of session tickets were replaced, by process; in a worker its first ones from the primary count.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
+  lifecycle_events_total:        { type: 'counter',   labels: ['result'],            help: 'Lifecycle events for brokers: sent (the broker has acknowledged it), or dropped (it was away for too long).' },
   authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
   authorizer_call_seconds:       { type: 'histogram', labels: ['authorizer'],        buckets: CONNECTION_BUCKETS, help: 'Duration of the questions that were answered, waiting for their turn included.' },
   authorizer_circuit_open:       { type: 'gauge',     labels: ['authorizer'],        help: 'Processes in which an authorizer failed so often that it is not asked for a while.' },
@@ -392,6 +394,9 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
   for (const result of ['ok', 'identity_fault']) identities.inc({ method: 'backend', result }, 0)
 
+  const lifecycleEvents = counter('lifecycle_events_total')
+  for (const result of ['sent', 'dropped']) lifecycleEvents.inc({ result }, 0)
+
   const authorizerCalls = counter('authorizer_calls_total')
   const authorizerSeconds = histogram('authorizer_call_seconds')
   const authorizerCircuits = gauge('authorizer_circuit_open')
@@ -496,6 +501,9 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       resumed: (version) => resumptions.inc({ version }),
       ticketKeysRotated: () => ticketKeyRotations.inc(),
       identity: (method, result) => identities.inc({ method, result }),
+      lifecycleEvent(result) {
+        lifecycleEvents.inc({ result })
+      },
       authorizerCall(authorizer, result, seconds) {
         authorizerCalls.inc({ authorizer, result })
         if (ANSWERED.has(result)) authorizerSeconds.observe({ authorizer }, seconds)
@@ -554,6 +562,7 @@ export const NO_METRICS: Metrics = {
   resumed() {},
   ticketKeysRotated() {},
   identity() {},
+  lifecycleEvent() {},
   authorizerCall() {},
   authorizerCircuit() {},
   connect() {},

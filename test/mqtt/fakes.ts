@@ -110,6 +110,7 @@ export function fakeMetrics() {
     revocationReload: () => {},
     provision: () => {},
     request: (route, status) => told.push(`request ${route} ${status}`),
+    lifecycleEvent: () => {},
     closed: () => {},
   }
   return { metrics, told }
