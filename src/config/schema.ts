@@ -35,6 +35,15 @@ function duration(least: '0s' | '1ms' = '1ms') {
 }
 const toMs = (text: string): number => scaled(text, DURATION_UNITS)
 
+const MAX_TICKET_MS = 24 * 60 * 60 * 1_000
+
+/** Tickets, and the keys that open them, are worth stealing for as long as they last. */
+function ticketTime() {
+  return duration()
+    .refine((text) => !(toMs(text) < 1_000), 'expected at least "1s"')
+    .refine((text) => !(toMs(text) > MAX_TICKET_MS), 'expected at most "24h"')
+}
+
 function size(least: string) {
   const what = 'a size with its unit (B, KiB or MiB) such as "64KiB"'
   return z
@@ -440,6 +449,15 @@ const DOMAIN = section(
       .default('10s')
       .transform(toMs)
       .describe('From accept to the end of the TLS handshake.'),
+    sessionTickets: section({
+      enabled: z
+        .boolean(expected('true or false'))
+        .default(false)
+        .describe('Whether devices may come back to a TLS session without a full handshake. They are judged as anew.'),
+      lifetime: ticketTime().default('12h').transform(toMs).describe('How long a session may be taken up again.'),
+    })
+      .prefault({})
+      .describe('TLS session resumption by tickets.'),
     backend: z.string(expected('the name of a backend')).describe('Where sessions go, by its name under `backends`.'),
     aws: section({
       partition: ARN.partition.optional().describe(ARN_HELP.partition),
@@ -455,6 +473,12 @@ const DOMAIN = section(
     policy: oneOf(['enforce', 'report'])
       .default('enforce')
       .describe('report: what policies deny is decided, counted and logged, and passes all the same.'),
+    denials: oneOf(['open', 'aws-iot', 'lenient'])
+      .optional()
+      .transform(orNull)
+      .describe(
+        'How a device sees that a policy denies. open: by a reason code, or the end of a connection that has none for it. aws-iot: also a denied 3.1.1 connect or subscription ends it. lenient: no connection is ended; what 3.1.1 and QoS 0 have no word for is dropped. Absent: as the profile.',
+      ),
     clientId: CLIENT_ID.prefault({}).describe('Which client ids devices may use, and what the broker sees of them.'),
     limits: section({ profile: PROFILE.optional().transform(orNull).describe(PROFILE_HELP), ...LIMIT_SHAPE })
       .transform(({ profile, ...written }) => ({ profile, own: ownRules(written) }))
@@ -827,6 +851,14 @@ export const SETTINGS = section({
     .union([z.literal('auto'), z.int().min(1).max(1_024)], expected('auto or a whole number from 1 to 1024'))
     .default('auto')
     .describe('Worker processes; auto is one per core.'),
+  ticketKeys: section({
+    rotation: ticketTime()
+      .default('12h')
+      .transform(toMs)
+      .describe('How long keys are used; sessions end with the keys of their tickets.'),
+  })
+    .prefault({})
+    .describe('Keys of session tickets, made at the start, shared by the workers and kept in memory.'),
   drain: section({
     grace: duration('0s').default('30s').transform(toMs).describe('How long sessions may go on after the stop signal.'),
   })

@@ -1,4 +1,4 @@
-import { AWS_IOT_DENIALS, type Denials, OPEN_DENIALS } from './denials.ts'
+import { DENIALS, type Denials } from './denials.ts'
 
 /**
  * What a session may ask for, and what becomes of it. `null` is no limit of ours: the broker's own rule holds.
@@ -112,8 +112,6 @@ export const LIMITS = {
 
 export type LimitSetting = (typeof LIMITS)[LimitKey]['setting']
 
-const DENIALS: Readonly<Record<Profile, Denials>> = { open: OPEN_DENIALS, 'aws-iot': AWS_IOT_DENIALS }
-
 /** The broker's own rules under safety ceilings. */
 export const OPEN_RULES: SessionRules = rulesOf('open')
 
@@ -124,5 +122,6 @@ export const AWS_IOT_RULES: SessionRules = rulesOf('aws-iot')
 export function rulesOf(profile: Profile, ...own: readonly Partial<SessionRules>[]): SessionRules {
   const values = Object.entries(LIMITS).map(([key, row]) => [key, row[profile]])
   // `satisfies` above has checked that each row holds what its key may be.
-  return Object.assign({}, Object.fromEntries(values), ...own, { profile, denials: DENIALS[profile] }) as SessionRules
+  const whole = { ...Object.fromEntries(values), denials: DENIALS[profile] }
+  return Object.assign(whole, ...own, { profile }) as SessionRules
 }

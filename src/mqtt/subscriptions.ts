@@ -32,6 +32,7 @@ const ASKED = 0xff
 
 const SUBSCRIBE = 0x82
 const SUBACK = 0x90
+const MALFORMED = 0x81
 const DENIED = 0x87
 const FILTER_INVALID = 0x8f
 const QUOTA = 0x97
@@ -152,6 +153,7 @@ export class Subscriptions {
         return fault('ERR_QOS_UNSUPPORTED')
       }
       const code = this.#refusalOf(filter, fresh)
+      if (code === MALFORMED) return fault('ERR_PACKET_MALFORMED')
       const { subscribe3, subscribe5 } = rules.denials
       if (code === DENIED && (version === 4 ? subscribe3 : subscribe5) === 'close') return fault('ERR_ACTION_DENIED')
       codes[place] = code === null ? ASKED : word(code)
@@ -163,6 +165,8 @@ export class Subscriptions {
     const { rules } = this.#shared.options
     const { permit } = this.#shared
     const problem = filterProblem(filter.text, filter.bytes, rules)
+    // [MQTT-4.7.1-1, MQTT-4.7.1-2]: no broker takes any part of such a SUBSCRIBE.
+    if (problem === 'form') return MALFORMED
     if (problem === 'limit') this.#shared.limited('topic')
     if (problem !== null) return FILTER_INVALID
     if (!permit.allowsAll('iot:Subscribe')) {

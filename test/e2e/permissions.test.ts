@@ -261,3 +261,26 @@ test.serial('an answer of an authorizer without policies denies', async (t) => {
     { message: /not authorized/i },
   )
 })
+
+test.serial('events of a broker outage wait, and are told when it is back', async (t) => {
+  const gateway = await openGateway(t, {
+    extra: 'events: [ { kind: broker, backend: main }, { kind: log } ]',
+  })
+  const device = await rawDevice(t, { port: gateway.ports.mqtt, version: 5, clientId: 'outage' })
+  await device.hear('connack')
+  await eventually(
+    async () => (await gateway.proxy.metric('brokergate_lifecycle_events_total{result="sent"}')) >= 1,
+    'the first event',
+  )
+  await gateway.stopBroker()
+  await device.end()
+  await eventually(() => gateway.proxy.output().includes('presence/disconnected/outage'), 'the event in the log')
+  await gateway.startBroker()
+  const seen = await witness(t, gateway, '$aws/events/#')
+  const event = await eventually(
+    () => seen.find(({ topic }) => topic === '$aws/events/presence/disconnected/outage'),
+    'the event that waited',
+  )
+  t.like(JSON.parse(event.payload), { disconnectReason: 'SERVER_ERROR', clientInitiatedDisconnect: false })
+  t.is(await gateway.proxy.metric('brokergate_lifecycle_events_total{result="dropped"}'), 0)
+})

@@ -123,11 +123,20 @@ test(
 )
 
 test(
-  'a filter whose wildcards do not fit is 0x8F',
+  'a filter whose wildcards do not fit ends the session, whatever stands beside it [MQTT-4.7.1-2]',
   exchange,
   { version: 5 },
   {
-    device: '8208 0001 00 0002 612b 00',
+    device: '820c 0001 00 000162 00 0002 612b 00',
+    faults: ['ERR_PACKET_MALFORMED'],
+  },
+)
+test(
+  'a shared subscription without a group is 0x8F [MQTT-4.8.2-1]',
+  exchange,
+  { version: 5 },
+  {
+    device: '820f 0001 00 0009 2473686172652f2f61 00',
     heard: '9004 0001 00 8f',
   },
 )

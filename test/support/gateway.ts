@@ -39,8 +39,8 @@ export const powerless = issueDevice(ca, { commonName: 'device-2' })
 export const stranger = issueDevice(createCa({ commonName: 'elsewhere' }), { commonName: 'device-3' })
 
 export const REGION = 'us-east-1'
-export const ACCESS_KEY = { id: 'AKIDEXAMPLE', secret: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' } as const
-export const TEMPORARY_KEY = { id: 'ASIAEXAMPLE', secret: 'temporary+secret', token: 'a+session/token==' } as const
+export const ACCESS_KEY = { id: 'AKIDEXAMPLE00001', secret: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' } as const
+export const TEMPORARY_KEY = { id: 'ASIAEXAMPLE00001', secret: 'temporary+secret', token: 'a+session/token==' } as const
 
 const tokenKeys = generateKeyPairSync('rsa', { modulusLength: 2048 })
 const TOKEN_PUBLIC = tokenKeys.publicKey.export({ type: 'spki', format: 'pem' }) as string
