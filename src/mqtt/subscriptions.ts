@@ -20,7 +20,7 @@ interface Pending {
   /** Of SUBSCRIBE: the answer per filter of the device, `ASKED` where the broker's goes; null when all of them are. */
   readonly codes: Uint8Array | null
   /** Filters that count as subscriptions from now on, unless the broker refuses them. */
-  readonly fresh: readonly string[]
+  readonly fresh: ReadonlySet<string>
   readonly bytes: number
 }
 
@@ -69,7 +69,7 @@ export class Subscriptions {
       this.#shared.limited('subscription_identifier')
       return fault('ERR_SUBSCRIPTION_ID_UNSUPPORTED')
     }
-    const fresh: string[] = []
+    const fresh = new Set<string>()
     const codes = this.#decide(request, fresh)
     if (!(codes instanceof Uint8Array)) return codes
     const asked = request.filters.filter((_, place) => codes[place] === ASKED)
@@ -98,7 +98,10 @@ export class Subscriptions {
     const { packetId } = request
     if (this.#pending.has(packetId)) return fault('ERR_PACKET_UNEXPECTED')
     const filters = request.filters.map(({ text }) => text)
-    return this.#await(packetId, { kind: 'unsubscribe', filters, codes: null, fresh: [], bytes: body.length }) ?? PASSED
+    return (
+      this.#await(packetId, { kind: 'unsubscribe', filters, codes: null, fresh: new Set(), bytes: body.length }) ??
+      PASSED
+    )
   }
 
   /** @param body a whole SUBACK or UNSUBACK of the broker after its fixed header */
@@ -114,15 +117,18 @@ export class Subscriptions {
     const given = body.subarray(answer.codesAt)
     const expected = kind === 'unsubscribe' && version === 4 ? 0 : pending.filters.length
     if (given.length !== expected) return fault('ERR_BACKEND_PROTOCOL')
-    const done = pending.filters.filter((_, place) => (given[place] ?? 0) < 0x80)
+    // 3.1.1 UNSUBACK has no codes.
+    const codeOf = (place: number) => given[place] ?? 0
+    const done = pending.filters.filter((_, place) => codeOf(place) < 0x80)
     if (kind === 'unsubscribe') {
       for (const filter of done) this.#active?.delete(filter)
       // 0x11: there was no such subscription (MQTT 5.0 §3.11.3).
-      const gone = done.filter((filter) => given[pending.filters.indexOf(filter)] !== 0x11)
+      const gone = pending.filters.filter((_, place) => codeOf(place) < 0x80 && codeOf(place) !== 0x11)
       if (gone.length > 0) observer.unsubscribed(gone)
       return PASSED
     }
-    for (const filter of pending.fresh) if (!done.includes(filter)) this.#active?.delete(filter)
+    const granted = new Set(done)
+    for (const filter of pending.fresh) if (!granted.has(filter)) this.#active?.delete(filter)
     if (done.length > 0) observer.subscribed(done)
     if (pending.codes === null) return PASSED
     const codes = pending.codes
@@ -132,7 +138,7 @@ export class Subscriptions {
   }
 
   /** Per filter: `ASKED`, or why not. */
-  #decide(request: SubscribeRequest, fresh: string[]): Uint8Array | SubscribeVerdict {
+  #decide(request: SubscribeRequest, fresh: Set<string>): Uint8Array | SubscribeVerdict {
     const { version, rules } = this.#shared.options
     const codes = new Uint8Array(request.filters.length)
     const word = (code: number) => (version === 4 ? FAILURE : code)
@@ -155,7 +161,7 @@ export class Subscriptions {
     return codes
   }
 
-  #refusalOf(filter: Filter, fresh: string[]): number | null {
+  #refusalOf(filter: Filter, fresh: Set<string>): number | null {
     const { rules } = this.#shared.options
     const { permit } = this.#shared
     const problem = filterProblem(filter.text, filter.bytes, rules)
@@ -168,12 +174,12 @@ export class Subscriptions {
       if (!this.#shared.permits(permit.allows('iot:Subscribe', resource), 'iot:Subscribe', resource)) return DENIED
     }
     const active = this.#active
-    if (active === null || active.has(filter.text) || fresh.includes(filter.text)) return null
-    if (active.size + fresh.length >= rules.subscriptions!) {
+    if (active === null || active.has(filter.text) || fresh.has(filter.text)) return null
+    if (active.size + fresh.size >= rules.subscriptions!) {
       this.#shared.limited('subscriptions')
       return QUOTA
     }
-    fresh.push(filter.text)
+    fresh.add(filter.text)
     return null
   }
 

@@ -62,8 +62,12 @@ export function topicNameProblem(text: string, byteLength: number, rules: Sessio
   }
   if (length > rules.topicBytes) return 'ERR_TOPIC_INVALID'
   if (rules.topicSlashes !== null && slashes > rules.topicSlashes) return 'ERR_TOPIC_INVALID'
-  if (rules.reservedTopicsOpen || !text.startsWith('$')) return null
-  return PUBLISHABLE.some((pattern) => pattern.test(text)) ? null : 'ERR_TOPIC_INVALID'
+  return rules.reservedTopicsOpen || isPublishable(text) ? null : 'ERR_TOPIC_INVALID'
+}
+
+/** Whether a device may publish to it where topics with `$` are reserved. */
+export function isPublishable(topic: string): boolean {
+  return !topic.startsWith('$') || PUBLISHABLE.some((pattern) => pattern.test(topic))
 }
 
 /**
