@@ -18,7 +18,7 @@ export interface Sequence {
   readonly manner: 'at once' | 'after connack' | 'one by one' | number
 }
 
-const u16 = (value: number): Buffer => Buffer.of((value >> 8) & 0xff, value & 0xff)
+export const u16 = (value: number): Buffer => Buffer.of((value >> 8) & 0xff, value & 0xff)
 export const bytes = (hex: string): Buffer => Buffer.from(hex.replaceAll(' ', ''), 'hex')
 export const text = (value: string | Buffer): Buffer => {
   const field = Buffer.from(value)

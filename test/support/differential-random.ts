@@ -12,6 +12,7 @@ import {
   type Sequence,
   subscribe,
   text,
+  u16,
   unsubscribe,
   will,
 } from './differential-cases.ts'
