@@ -123,7 +123,8 @@ test('where the library forgets chains that are judged, there are no tickets, an
 
 // From here on with real handshakes.
 
-const real = OPENSSL ? test : test.skip
+// One after the other: they start some sixty clients, and all of them at once would be late on a busy machine.
+const real = OPENSSL ? test.serial : test.serial.skip
 const reason = OPENSSL ? '' : ` (${NO_OPENSSL})`
 
 const CA_MODE = { trustMode: 'ca', caPems: [fleet.certPem] } as const
@@ -180,6 +181,7 @@ async function visit(
   const { paths } = files
   let side = first
   const server = await listen({
+    deadlineMs: 20_000,
     get context() {
       return side.context()
     },
@@ -193,6 +195,7 @@ async function visit(
       port: server.port,
       args: [`-tls${version}`, '-servername', side.name, ...shown, ...args, ...more],
       say: { after: /UP\n/, text: 'Q\n' },
+      deadlineMs: 30_000,
     })
     if (!/UP\n/.test(output)) throw new Error(output)
     const end = await server.next()
@@ -440,7 +443,7 @@ for (const version of ['1_2', '1_3']) {
   real(named('a ticket says how long it lasts, and allows no early data'), async (t) => {
     const at = processOf({ domains: [withTickets()] })
     const [{ output }] = await visit(version, at('a.example'), [])
-    t.regex(output, /TLS session ticket lifetime hint: 3600 \(seconds\)/)
+    t.regex(output, /TLS session ticket lifetime hint: 3(?:600|59\d) \(seconds\)/)
     t.notRegex(output, /Max Early Data: [1-9]/)
   })
 }
