@@ -1,21 +1,25 @@
 import { assemble, type Generation } from './assemble.ts'
+import type { Authenticated } from './auth/authenticator.ts'
 import { identifier } from './auth/identify.ts'
 import { presentsCustom } from './auth/parameters.ts'
 import { presentsSigV4 } from './auth/sigv4-read.ts'
 import type { Settings } from './config/schema.ts'
+import type { SecuredConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
 import { createForwarder } from './https/forward.ts'
 import { httpsHandler } from './https/front.ts'
+import { observed } from './https/observed-permit.ts'
 import type { FrontParts } from './https/parts.ts'
 import { publishLimits } from './https/publish.ts'
 import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
-import { domainRules } from './mqtt/domain-rules.ts'
+import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
+import type { Permit } from './policy/permit.ts'
 import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
@@ -126,19 +130,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     presentsCustom,
     tokenKeyNames: (domain) => generation.tokenKeyNames(domain.name),
     hasDefaultAuthorizer: (domain) => generation.hasDefaultAuthorizer(domain.name),
-    permitFor: ({ hello, remoteAddress, domain }, who) =>
-      who.grants.permit(
-        rulesFor(domain).arn,
-        connectionVariables({
-          clientId: null,
-          remoteAddress,
-          serverName: hello.serverName.kind === 'name' ? hello.serverName.name : null,
-          thing: null,
-          connectAttributes: [],
-          lastWillTopic: null,
-          own: who.variables,
-        }),
-      ),
+    permitFor: (connection, who) => httpsPermit(connection, who, rulesFor(connection.domain), options),
     publishLimits: (domain) => publishLimits(rulesFor(domain).rules),
     publisher: (domain) => generation.publisher(domain.backend),
     websocket: (request, socket, head) =>
@@ -216,4 +208,36 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       },
     },
   }
+}
+
+/** What a principal may do over HTTPS, where there is no client id; its decisions are counted and told as those of MQTT. */
+function httpsPermit(
+  connection: SecuredConnection,
+  who: Authenticated,
+  { arn, reportOnly }: DomainRules,
+  { metrics, denied }: Pick<StartOptions, 'metrics' | 'denied'>,
+): Permit {
+  const { serverName: name } = connection.hello
+  const serverName = name.kind === 'name' ? name.name : null
+  const variables = connectionVariables({
+    clientId: null,
+    remoteAddress: connection.remoteAddress,
+    serverName,
+    thing: null,
+    connectAttributes: [],
+    lastWillTopic: null,
+    own: who.variables,
+  })
+  const { gate } = metrics.traffic
+  return observed(who.grants.permit(arn, variables), {
+    reportOnly,
+    decided(action, resource, allowed) {
+      const counters = allowed ? gate.allowed : gate.denied
+      // A route may ask for an action of its own, which has no counter.
+      if (Object.hasOwn(counters, action)) counters[action as keyof typeof counters]++
+      if (allowed) return
+      const trace = { serverName, principal: who.principal.id, clientId: null }
+      denied({ connection, trace, action, resource, code: 'ERR_ACTION_DENIED', reported: reportOnly })
+    },
+  })
 }
