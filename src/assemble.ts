@@ -21,7 +21,10 @@ import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './
 import { type LiveRevocations, RevocationFiles } from './registry/revocations.ts'
 import { isPublic } from './registry/secret.ts'
 import { type RegisteredEvent, type Registrar, selfRegistration } from './registry/self-registration.ts'
+import type { TicketSecret } from './store/ticket-secret.ts'
 import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
+import { TLS_RUNTIME } from './tls/policies.ts'
+import { TICKET_FACTS } from './tls/tickets.ts'
 
 /** What one generation of the settings turns into: everything that answers a question about a device. */
 export interface Generation {
@@ -56,6 +59,8 @@ export interface AssembleOptions {
   readonly metrics: Metrics
   /** Unix socket of the embedded broker; needed where a backend is `embedded`. */
   readonly embeddedPath: string
+  /** What keys of session tickets are made of; absent: no sessions are resumed. */
+  readonly ticketSecret?: TicketSecret
   /** Told of reloads. */
   readonly log?: RegistryLog
   /** Writes down which devices registered themselves; absent: none do. */
@@ -90,7 +95,11 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
 
   let domains: Domains | null = null
   try {
-    domains = createDomains({ generation: options.number, domains: settings.domains.map(domainOptions) })
+    const { ticketSecret } = options
+    domains = createDomains(
+      { generation: options.number, domains: settings.domains.map((domain) => domainOptions(domain, settings)) },
+      ticketSecret === undefined ? {} : { ticketSecret },
+    )
   } catch (error) {
     if (!(error instanceof DomainsError)) throw error
     issues.push(...error.issues)
@@ -184,7 +193,13 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     kind: 'ready',
     generation: {
       domains,
-      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings), ...publicKeyFiles(settings)],
+      warnings: [
+        ...warnings,
+        ...domains.warnings,
+        ...ticketWarnings(settings),
+        ...prefixWarnings(settings),
+        ...publicKeyFiles(settings),
+      ],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
       hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
@@ -303,6 +318,15 @@ function callbackOf(
 /** Calls to a certificate callback; sixteen times as many wait. */
 const CALLBACKS_AT_ONCE = 64
 
+/** Workers that cannot open one another's tickets. */
+function ticketWarnings({ domains, workers }: Settings): string[] {
+  const at = domains.findIndex(({ sessionTickets }) => sessionTickets.enabled)
+  if (at < 0 || workers === 1 || TICKET_FACTS[TLS_RUNTIME].sharesKeys) return []
+  return [
+    `domains[${at}].sessionTickets: on this runtime each worker opens its own tickets only; a device that comes to another one makes a full handshake`,
+  ]
+}
+
 /** Domains of one backend whose devices could meet under one client id. */
 function prefixWarnings({ domains }: Settings): string[] {
   return domains.flatMap((domain, at) =>
@@ -332,7 +356,8 @@ function publicKeyFiles(settings: Settings): readonly string[] {
     .map(([setting, file]) => `${setting}: ${file} is a private key and may be read by everybody on this machine`)
 }
 
-function domainOptions(domain: DomainSettings): DomainOptions {
+function domainOptions(domain: DomainSettings, { ticketKeys }: Settings): DomainOptions {
+  const { clientTrust, sessionTickets } = domain
   return {
     serverNames: domain.serverNames,
     enabled: domain.status === 'enabled',
@@ -351,6 +376,12 @@ function domainOptions(domain: DomainSettings): DomainOptions {
     handshakeTimeoutMs: domain.handshakeTimeout,
     backend: domain.backend,
     registry: domain.registry,
+    // A session ends with its key, whatever its ticket says.
+    sessionTickets: sessionTickets.enabled
+      ? { lifetimeMs: Math.min(sessionTickets.lifetime, ticketKeys.rotation) }
+      : null,
+    judgesChains:
+      clientTrust.mode !== 'registry' || clientTrust.crl !== null || clientTrust.certificateCallback !== null,
   }
 }
 

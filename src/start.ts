@@ -1,26 +1,32 @@
 import { assemble, type Generation } from './assemble.ts'
+import type { Authenticated } from './auth/authenticator.ts'
 import { identifier } from './auth/identify.ts'
 import { presentsCustom } from './auth/parameters.ts'
 import { presentsSigV4 } from './auth/sigv4-read.ts'
 import type { Settings } from './config/schema.ts'
+import type { SecuredConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
 import { createForwarder } from './https/forward.ts'
 import { httpsHandler } from './https/front.ts'
+import { observed } from './https/observed-permit.ts'
 import type { FrontParts } from './https/parts.ts'
 import { publishLimits } from './https/publish.ts'
 import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
-import { domainRules } from './mqtt/domain-rules.ts'
+import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
+import type { Permit } from './policy/permit.ts'
 import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
 import type { Store } from './store/store.ts'
+import type { TicketSecret } from './store/ticket-secret.ts'
+import { RefusedResumptions } from './tls/tickets.ts'
 import { upgrade } from './wss/upgrade.ts'
 
 export interface StartOptions {
@@ -43,6 +49,8 @@ export interface StartOptions {
   readonly denied: (told: DeniedAction) => void
   /** Who has which client id, among all processes. */
   readonly store: Store
+  /** What keys of session tickets are made of, in all processes. */
+  readonly ticketSecret: TicketSecret
 }
 
 /** A proxy that accepts, in this process. */
@@ -72,16 +80,19 @@ const FAREWELL_SHARE = 0.8
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
   const { metrics } = options
-  const { embeddedPath, log, registrar, registered } = options
-  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath, log, registrar, registered })
+  const { embeddedPath, log, registrar, registered, ticketSecret } = options
+  const parts = { metrics, embeddedPath, log, registrar, registered, ticketSecret }
+  const assembled = await assemble(settings, { number: 1, ...parts })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
   const { events } = generation
   for (const warning of generation.warnings) options.warn(warning)
 
   const closing = new AbortController()
+  const refusedResumptions = new RefusedResumptions()
   const identify = identifier({
     metrics,
+    refusedResumptions,
     authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
   })
   const rulesFor = domainRules(settings)
@@ -119,19 +130,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     presentsCustom,
     tokenKeyNames: (domain) => generation.tokenKeyNames(domain.name),
     hasDefaultAuthorizer: (domain) => generation.hasDefaultAuthorizer(domain.name),
-    permitFor: ({ hello, remoteAddress, domain }, who) =>
-      who.grants.permit(
-        rulesFor(domain).arn,
-        connectionVariables({
-          clientId: null,
-          remoteAddress,
-          serverName: hello.serverName.kind === 'name' ? hello.serverName.name : null,
-          thing: null,
-          connectAttributes: [],
-          lastWillTopic: null,
-          own: who.variables,
-        }),
-      ),
+    permitFor: (connection, who) => httpsPermit(connection, who, rulesFor(connection.domain), options),
     publishLimits: (domain) => publishLimits(rulesFor(domain).rules),
     publisher: (domain) => generation.publisher(domain.backend),
     websocket: (request, socket, head) =>
@@ -154,6 +153,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   const serve = createServe({
     metrics,
     handlers: { mqtt, https },
+    refusedResumptions,
     closing: closing.signal,
     domains: () => generation.domains,
     ended: options.ended,
@@ -208,4 +208,36 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       },
     },
   }
+}
+
+/** What a principal may do over HTTPS, where there is no client id; its decisions are counted and told as those of MQTT. */
+function httpsPermit(
+  connection: SecuredConnection,
+  who: Authenticated,
+  { arn, reportOnly }: DomainRules,
+  { metrics, denied }: Pick<StartOptions, 'metrics' | 'denied'>,
+): Permit {
+  const { serverName: name } = connection.hello
+  const serverName = name.kind === 'name' ? name.name : null
+  const variables = connectionVariables({
+    clientId: null,
+    remoteAddress: connection.remoteAddress,
+    serverName,
+    thing: null,
+    connectAttributes: [],
+    lastWillTopic: null,
+    own: who.variables,
+  })
+  const { gate } = metrics.traffic
+  return observed(who.grants.permit(arn, variables), {
+    reportOnly,
+    decided(action, resource, allowed) {
+      const counters = allowed ? gate.allowed : gate.denied
+      // A route may ask for an action of its own, which has no counter.
+      if (Object.hasOwn(counters, action)) counters[action as keyof typeof counters]++
+      if (allowed) return
+      const trace = { serverName, principal: who.principal.id, clientId: null }
+      denied({ connection, trace, action, resource, code: 'ERR_ACTION_DENIED', reported: reportOnly })
+    },
+  })
 }

@@ -1,6 +1,7 @@
 import type { SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { ProxyError, reasonOf } from '../errors.ts'
+import type { RefusedResumptions } from '../tls/tickets.ts'
 import type { Authenticated, Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
 
 /** One identity decision, counted; a denial is thrown as what ends the connection. */
@@ -13,6 +14,7 @@ export type Identify = (
 
 export interface IdentifyParts {
   readonly metrics: Metrics
+  readonly refusedResumptions: Pick<RefusedResumptions, 'add'>
   /** Null when this way in is known but not served. */
   authenticatorFor(connection: SecuredConnection, method: Credentials['kind']): Authenticator | null
 }
@@ -29,6 +31,8 @@ export function identifier(parts: IdentifyParts): Identify {
       throw fault
     })
     if (outcome.kind === 'denied') {
+      // The certificate may be a former one of the device's, which it no longer presents.
+      if (connection.resumed && 'peer' in credentials) parts.refusedResumptions.add(connection.remoteAddress)
       parts.metrics.identity(credentials.kind, reasonOf(outcome.code))
       throw new ProxyError(outcome.code, outcome.detail)
     }

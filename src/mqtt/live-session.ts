@@ -39,9 +39,10 @@ export interface SessionTimes {
 
 /** A policy said no to something. */
 export interface DeniedAction {
-  readonly connection: SecuredConnection
-  readonly trace: Trace
-  readonly action: Action
+  readonly connection: Pick<SecuredConnection, 'id'>
+  readonly trace: Pick<Trace, 'serverName' | 'principal' | 'clientId'>
+  /** Of MQTT, or one that a route asks for. */
+  readonly action: string
   readonly resource: string
   readonly code: FailureCode
   /** It was let pass, because the domain only reports. */

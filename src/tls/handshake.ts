@@ -24,6 +24,8 @@ export interface Secured {
   readonly tls: TLSSocket
   /** `TLSv1.2` or `TLSv1.3`. */
   readonly version: string
+  /** Whether an earlier session goes on: then `peer` is what was proved when that was made. */
+  readonly resumed: boolean
   /**
    * Null when none was asked for or none came. That none came is told by its absence and by nothing else: the TLS
    * library's verdict is an error then, too. An RSA-PSS device key under BoringSSL also arrives as none.
@@ -121,9 +123,10 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
   }
   const onSecure = () => {
     try {
-      const peer = options.requestCert ? peerOf(tls) : null
+      const resumed = tls.isSessionReused()
+      const peer = options.requestCert ? peerOf(tls, resumed) : null
       const version = tls.getProtocol() ?? 'unknown'
-      if (settle()) resolve({ tls, version, peer })
+      if (settle()) resolve({ tls, version, resumed, peer })
     } catch (error) {
       if (error instanceof ProxyError) fail(error)
       else onFault(error)
@@ -151,7 +154,7 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
  * What the device presented, within bounds; null when it presented nothing. Bun goes on from there with CAs of the
  * context that issued the last one, whether the device sent them or not; they count here, too.
  */
-function peerOf(tls: TLSSocket): PeerCertificate | null {
+function peerOf(tls: TLSSocket, resumed: boolean): PeerCertificate | null {
   const leaf = tls.getPeerX509Certificate()
   if (!leaf) return null
   const chain: X509Certificate[] = []
@@ -166,7 +169,7 @@ function peerOf(tls: TLSSocket): PeerCertificate | null {
     }
     chain.push(next)
   }
-  return { leaf, chain, verifyError: verdictOf(tls) }
+  return { leaf, chain, verifyError: verdictOf(tls), resumed }
 }
 
 /**

@@ -3,11 +3,12 @@
 // Mosquitto and through brokergate to the same Mosquitto; what the client sees and what another client of the broker sees
 // must never be more. Where it is less, the reason stands in STRICTER and in docs/stricter-than-the-broker.md.
 import { readFileSync } from 'node:fs'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { parseConnect } from '../../src/mqtt/connect.ts'
 import { readSubscribe } from '../../src/mqtt/subscribe.ts'
 import { seeded } from '../mqtt/fakes.ts'
-import { generated, type Sequence, table } from '../support/differential-cases.ts'
+import { type Sequence, table } from '../support/differential-cases.ts'
+import { generated } from '../support/differential-random.ts'
 import {
   named,
   openTap,
@@ -17,6 +18,7 @@ import {
   packetsOf,
   type Seen,
   say,
+  seenOf,
   type Tap,
   type Witness,
 } from '../support/differential-run.ts'
@@ -26,7 +28,8 @@ import { folderFor, freePort } from '../support/proxy.ts'
 const SEED = Number(process.env.DIFFERENTIAL_SEED ?? Math.floor(Math.random() * 1_000_000))
 /** Sequences at random; as many again are the same with some bytes changed. */
 const COUNT = Number(process.env.DIFFERENTIAL_COUNT ?? 200)
-const WITHIN_MS = 60_000
+/** On a machine that is busy with others, those at random are cut off here; the log says how many were compared. */
+const WITHIN_MS = Number(process.env.DIFFERENTIAL_MS ?? 25_000)
 /** How long silence has to last to be an answer; longer when a sequence is tried again. */
 const SILENCE_MS = [60, 1_000] as const
 
@@ -186,8 +189,8 @@ function judge(sequence: Sequence, comparison: Comparison): Stricter | 'same' | 
       : CUT_SHORT
     : STRICTER.find((one) => one.matches(packet, sequence.version, before))
   if (row !== undefined) return row
-  // Both refuse, and the gate knows it before the broker has answered what came ahead.
-  return direct.closed && gate.closed ? AT_ONCE : null
+  // Both refuse what came later, and the gate knows it before the broker has answered what came ahead.
+  return direct.closed && gate.closed && comparison.taken.length > 0 ? AT_ONCE : null
 }
 
 let names = 0
@@ -202,10 +205,10 @@ async function compare(
   const [alone, behind] = [named(sequence, names++), named(sequence, names++)]
   const said = Buffer.concat([...behind.packets, PINGREQ])
   const direct = await say(alone, 'direct', ports.broker, silenceMs)
-  const directPublished = await witness.seen()
+  const directPublished = seenOf(await witness.seen(), alone)
   const gate = await say(behind, 'gate', ports.gate, silenceMs)
   const taken = await tap.taken()
-  const gatePublished = await witness.seen()
+  const gatePublished = seenOf(await witness.seen(), behind)
   return { direct: { ...direct, published: directPublished }, gate: { ...gate, published: gatePublished }, taken, said }
 }
 
@@ -214,23 +217,41 @@ interface Ports {
   readonly gate: number
 }
 
-test('never laxer than Mosquitto: the same bytes straight to it and through the gate', async (t) => {
-  t.timeout(WITHIN_MS + 60_000)
+/** Allows as much, and has to be asked for each packet: then the gate follows ids and aliases as well. */
+const ASKED = `policies:
+  devices: { Version: "2012-10-17", Statement: [ { Effect: Allow, Action: "iot:*", Resource: "*" }, { Effect: Deny, Action: "iot:*", Resource: "arn:aws:iot:us-east-1:000000000000:*/never/*" } ] }
+`
+
+for (const [policy, files] of [
+  ['a policy that allows everything', {}],
+  ['a policy that is asked each time', { 'registry/policies.yaml': ASKED }],
+] as const) {
+  test.serial(`never laxer than Mosquitto: the same bytes straight to it and through the gate, ${policy}`, (t) =>
+    compareAll(t, files),
+  )
+}
+
+async function compareAll(t: ExecutionContext, files: Readonly<Record<string, string>>): Promise<void> {
+  t.timeout(WITHIN_MS + 75_000)
   const broker = await freePort()
   await startMosquitto(t, folderFor(t), `listener ${broker} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true`)
   const tap = await openTap(t, broker)
   const witness = await openWitness(t, broker)
-  const door = await openDoor(t, { backend: `kind: tcp, servers: [ { address: "127.0.0.1:${tap.port}" } ]` })
+  const door = await openDoor(t, { backend: `kind: tcp, servers: [ { address: "127.0.0.1:${tap.port}" } ]`, files })
   const ports = { broker, gate: door.port }
 
-  const sequences = [...table(), ...generated(seeded(SEED), COUNT)]
+  const byHand = table()
+  const sequences = [...byHand, ...generated(seeded(SEED), COUNT)]
   const from = performance.now()
   const met = new Map<Stricter, number>()
   const wrong: string[] = []
   let again = 0
   let same = 0
   let messagesLost = 0
+  let count = 0
   for (const sequence of sequences) {
+    if (count >= byHand.length && performance.now() - from > WITHIN_MS) break
+    count++
     const compared = (manner: Sequence['manner'], silenceMs: number) =>
       compare({ ...sequence, manner }, ports, witness, tap, silenceMs)
     let comparison = await compared(sequence.manner, SILENCE_MS[0])
@@ -260,16 +281,15 @@ test('never laxer than Mosquitto: the same bytes straight to it and through the 
     if (row === AT_ONCE) messagesLost += beyond(comparison.direct.published, comparison.gate.published).length
   }
   const ms = performance.now() - from
-  t.log({ seed: SEED, sequences: sequences.length, same, again, messagesLost, ms: Math.round(ms) })
-  t.log(Object.fromEntries([...met].map(([{ what }, count]) => [what, count])))
-  t.deepEqual(wrong, [])
+  t.log({ seed: SEED, sequences: sequences.length, compared: count, same, again, messagesLost, ms: Math.round(ms) })
+  t.log(Object.fromEntries([...met].map(([{ what }, times]) => [what, times])))
+  t.deepEqual(wrong.slice(0, 20), [], `${wrong.length} findings`)
   t.deepEqual(
     STRICTER.filter((row) => !met.has(row)).map(({ what }) => what),
     [],
     'rows that nothing meets any more',
   )
-  t.true(ms < WITHIN_MS, `it took ${ms} ms`)
-})
+}
 
 const tell = (sequence: Sequence, { direct, gate, taken }: Comparison): string =>
   [

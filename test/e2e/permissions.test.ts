@@ -2,9 +2,9 @@
 // of the acceptance checklist name themselves.
 import test from 'ava'
 import type { Packet } from 'mqtt-packet'
-import { connectDevice, withCertificate, witness } from '../support/clients.ts'
+import { call, connectDevice, withCertificate, witness } from '../support/clients.ts'
 import { eventually, sleep } from '../support/e2e.ts'
-import { type Gateway, openGateway, powerless, TOKEN, write, yes } from '../support/gateway.ts'
+import { device as fleet, type Gateway, openGateway, powerless, TOKEN, write, yes } from '../support/gateway.ts'
 import { forWholeFile } from '../support/proxy.ts'
 import { rawDevice } from '../support/raw-mqtt.ts'
 
@@ -284,3 +284,30 @@ test.serial('events of a broker outage wait, and are told when it is back', asyn
   t.like(JSON.parse(event.payload), { disconnectReason: 'SERVER_ERROR', clientInitiatedDisconnect: false })
   t.is(await gateway.proxy.metric('brokergate_lifecycle_events_total{result="dropped"}'), 0)
 })
+
+test.serial(
+  'a domain that only reports lets pass what its policies deny, over MQTT and HTTPS, and tells of it',
+  async (t) => {
+    const gateway = await openGateway(t, { registry: LIMITED, files: POLICIES, domain: '    policy: report' })
+    const seen = await witness(t, gateway, 'elsewhere/#')
+    const device = await rawDevice(t, { port: gateway.ports.mqtt, version: 5, clientId: 'reported' })
+    await device.hear('connack')
+    device.say({ cmd: 'publish', topic: 'elsewhere/m', payload: 'm', qos: 1, messageId: 1, dup: false, retain: false })
+    t.is(reasonOf(await device.hear('puback')), 0)
+    const answer = await call(gateway.ports.https, '/topics/elsewhere/h?qos=1', { certificate: fleet, body: 'h' })
+    t.is(answer.status, 200)
+    await eventually(() => seen.length === 2, 'both messages')
+    const denied = await eventually(() => {
+      const lines = gateway.proxy.lines().filter(({ event }) => event === 'denied')
+      return lines.length >= 2 && lines
+    }, 'two lines')
+    t.deepEqual(
+      denied.map(({ action, resource, reported }) => [action, resource, reported]),
+      [
+        ['iot:Publish', 'topic/elsewhere/m', true],
+        ['iot:Publish', 'topic/elsewhere/h', true],
+      ],
+    )
+    t.is(await gateway.proxy.metric('brokergate_policy_decisions_total{action="iot:Publish",result="denied"}'), 2)
+  },
+)

@@ -98,6 +98,8 @@ export function fakeMetrics() {
     acceptPaused: () => {},
     hello: () => {},
     handshake: () => {},
+    resumed: () => {},
+    ticketKeysRotated: () => {},
     identity: (method, result) => told.push(`identity ${method} ${result}`),
     authorizerCall: () => {},
     authorizerCircuit: () => {},

@@ -86,7 +86,11 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
     wheel,
     lifetimes,
     store: options.store ?? memoryStore(),
-    identify: identifier({ metrics, authenticatorFor: () => (options.unserved ? null : authenticator) }),
+    identify: identifier({
+      metrics,
+      refusedResumptions: { add() {} },
+      authenticatorFor: () => (options.unserved ? null : authenticator),
+    }),
     rulesFor: () => ({ ...OPEN_DOMAIN, ...options.domain }),
     backendFor: () => backend,
     denied: (one) => denied.push(one),

@@ -31,6 +31,8 @@ export function domainOptions(over: Partial<DomainOptions> = {}): DomainOptions 
     handshakeTimeoutMs: 10_000,
     backend: 'main',
     registry: 'main',
+    sessionTickets: null,
+    judgesChains: (over.trustMode ?? 'registry') !== 'registry',
     ...over,
   }
 }
