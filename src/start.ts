@@ -152,6 +152,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   const serve = createServe({
     metrics,
     handlers: { mqtt, https },
+    lift: settings.transport === 'auto',
     closing: closing.signal,
     domains: () => generation.domains,
     ended: options.ended,

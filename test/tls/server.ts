@@ -1,7 +1,7 @@
 import { type AddressInfo, createServer, type Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import { createCa, type Issued, issueServer } from '../../src/cli/pki.ts'
 import { ProxyError } from '../../src/errors.ts'
+import type { ByteStream } from '../../src/relay.ts'
 import type { DomainOptions } from '../../src/tls/domains.ts'
 import { type HandshakeOptions, handshake, type Secured } from '../../src/tls/handshake.ts'
 
@@ -35,6 +35,11 @@ export function domainOptions(over: Partial<DomainOptions> = {}): DomainOptions 
   }
 }
 
+/** What both transports have. */
+export interface SecuredStream extends ByteStream {
+  isSessionReused(): boolean
+}
+
 export interface Listening {
   readonly port: number
   /** How each connection's handshake ended, in order. */
@@ -47,13 +52,14 @@ export interface Listening {
 /** A port that looks at the first bytes, gives them back and does the handshake, as the proxy does. */
 export async function listen(
   options: Partial<HandshakeOptions> & Pick<HandshakeOptions, 'context'>,
-  onSecured: (tls: TLSSocket) => void = (tls) => {
-    tls.write('UP\n')
+  onSecured: (tls: SecuredStream) => void = (tls) => {
+    tls.write(Buffer.from('UP\n'))
     tls.on('data', () => {})
     tls.on('end', () => tls.end())
   },
 ): Promise<Listening> {
   const sockets = new Set<Socket>()
+  const streams = new Set<ByteStream>()
   const ended: (Secured | ProxyError)[] = []
   const waiting: ((end: Secured | ProxyError) => void)[] = []
   let taken = 0
@@ -66,6 +72,8 @@ export async function listen(
       socket.unshift(chunk)
       handshake(socket, { requestCert: false, alpn: null, deadlineMs: 5_000, ...options })
         .then((secured) => {
+          streams.add(secured.tls)
+          secured.tls.on('close', () => streams.delete(secured.tls))
           onSecured(secured.tls)
           return secured
         })
@@ -92,7 +100,7 @@ export async function listen(
     close() {
       return new Promise((resolve) => {
         server.close(() => resolve())
-        for (const socket of sockets) socket.destroy()
+        for (const stream of [...sockets, ...streams]) stream.destroy()
       })
     },
   }
