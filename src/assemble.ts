@@ -11,16 +11,20 @@ import type { BackendSettings, ClientTrustSettings, DomainSettings, Settings } f
 import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
+import type { EventSink } from './events.ts'
 import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
-import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
+import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, EVENT_SINKS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
 import { type LiveRevocations, RevocationFiles } from './registry/revocations.ts'
 import { isPublic } from './registry/secret.ts'
 import { type RegisteredEvent, type Registrar, selfRegistration } from './registry/self-registration.ts'
+import type { TicketSecret } from './store/ticket-secret.ts'
 import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
+import { TLS_RUNTIME } from './tls/policies.ts'
+import { TICKET_FACTS } from './tls/tickets.ts'
 
 /** What one generation of the settings turns into: everything that answers a question about a device. */
 export interface Generation {
@@ -41,6 +45,8 @@ export interface Generation {
   httpBackend(name: string): HttpBackend
   /** Toward a backend that is a broker; it connects when there is something to publish. */
   publisher(name: string): Publisher
+  /** Told of what happens to devices; null where nobody wants to know. */
+  readonly events: EventSink | null
   close(): Promise<void>
 }
 
@@ -53,6 +59,8 @@ export interface AssembleOptions {
   readonly metrics: Metrics
   /** Unix socket of the embedded broker; needed where a backend is `embedded`. */
   readonly embeddedPath: string
+  /** What keys of session tickets are made of; absent: no sessions are resumed. */
+  readonly ticketSecret?: TicketSecret
   /** Told of reloads. */
   readonly log?: RegistryLog
   /** Writes down which devices registered themselves; absent: none do. */
@@ -87,7 +95,11 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
 
   let domains: Domains | null = null
   try {
-    domains = createDomains({ generation: options.number, domains: settings.domains.map(domainOptions) })
+    const { ticketSecret } = options
+    domains = createDomains(
+      { generation: options.number, domains: settings.domains.map((domain) => domainOptions(domain, settings)) },
+      ticketSecret === undefined ? {} : { ticketSecret },
+    )
   } catch (error) {
     if (!(error instanceof DomainsError)) throw error
     issues.push(...error.issues)
@@ -114,6 +126,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
+  const events = await makeSinks(settings, publishers, options, issues)
   const authorizers = AUTHORIZERS.create({ metrics: options.metrics })
   issues.push(...(await authorizerIssues(settings, registries, authorizers)))
   if (domains === null || issues.length > 0) {
@@ -148,7 +161,10 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
               registrar: options.registrar,
               accountId: head.accountId,
               counted: (result) => options.metrics.provision(result),
-              registered: options.registered ?? (() => {}),
+              registered(event) {
+                options.registered?.(event)
+                events?.send(EVENT_SINKS.registered(event))
+              },
             }),
       now: () => new Date(),
     })
@@ -183,13 +199,20 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
     kind: 'ready',
     generation: {
       domains,
-      warnings: [...warnings, ...domains.warnings, ...prefixWarnings(settings), ...publicKeyFiles(settings)],
+      warnings: [
+        ...warnings,
+        ...domains.warnings,
+        ...ticketWarnings(settings),
+        ...prefixWarnings(settings),
+        ...publicKeyFiles(settings),
+      ],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
       hasDefaultAuthorizer: (domain) => customs.get(domain)!.defaultAuthorizer !== null,
       backend: (name) => backends.get(name)!,
       httpBackend: (name) => httpBackends.get(name)!,
       publisher: (name) => publishers.get(name)!,
+      events,
       registries,
       watch(changed) {
         for (const live of [...registries.values(), ...new Set(revocations)]) live?.onChange(changed)
@@ -201,11 +224,56 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
         revocationFiles.close()
         for (const callback of callbacks) callback.close()
         authorizers.close()
+        // Events of the last sessions still want to be told.
+        await events?.close()
         await Promise.all([...publishers.values()].map((publisher) => publisher.close()))
         await Promise.all([...backends.values()].map((backend) => backend.close()))
       },
     },
   }
+}
+
+/** As one; null when none is set. */
+async function makeSinks(
+  { events }: Settings,
+  publishers: ReadonlyMap<string, Publisher>,
+  { metrics, log = NO_LOG }: AssembleOptions,
+  issues: string[],
+): Promise<EventSink | null> {
+  const sinks: EventSink[] = []
+  for (const [index, wanted] of events.entries()) {
+    if (wanted.kind === 'log') sinks.push(EVENT_SINKS.log({ log }))
+    else if (wanted.kind === 'module') {
+      try {
+        sinks.push(await EVENT_SINKS.module(wanted.path, wanted.options))
+      } catch (error) {
+        issues.push(`events[${index}]: ${error instanceof Error ? error.message : String(error)}`)
+      }
+    } else {
+      // Its absence is an issue of its own.
+      const publisher = publishers.get(wanted.backend)
+      if (publisher !== undefined) sinks.push(brokerSinkTo(publisher, wanted.topicPrefix, metrics))
+    }
+  }
+  return sinks.length === 0 ? null : EVENT_SINKS.all(sinks)
+}
+
+function brokerSinkTo(publisher: Publisher, topicPrefix: string, metrics: Metrics): EventSink {
+  const plain = {
+    qos: 1,
+    retain: false,
+    contentType: null,
+    responseTopic: null,
+    correlationData: null,
+    messageExpirySeconds: null,
+    payloadIsUtf8: null,
+    userProperties: [],
+  } as const
+  return EVENT_SINKS.broker({
+    topicPrefix,
+    publish: (topic, payload, signal) => publisher.publish({ ...plain, topic, payload }, signal),
+    count: (result) => metrics.lifecycleEvent(result),
+  })
 }
 
 /** Authorizers that domains name and that are not there, or that cannot work. */
@@ -256,6 +324,15 @@ function callbackOf(
 /** Calls to a certificate callback; sixteen times as many wait. */
 const CALLBACKS_AT_ONCE = 64
 
+/** Workers that cannot open one another's tickets. */
+function ticketWarnings({ domains, workers }: Settings): string[] {
+  const at = domains.findIndex(({ sessionTickets }) => sessionTickets.enabled)
+  if (at < 0 || workers === 1 || TICKET_FACTS[TLS_RUNTIME].sharesKeys) return []
+  return [
+    `domains[${at}].sessionTickets: on this runtime each worker opens its own tickets only; a device that comes to another one makes a full handshake`,
+  ]
+}
+
 /** Domains of one backend whose devices could meet under one client id. */
 function prefixWarnings({ domains }: Settings): string[] {
   return domains.flatMap((domain, at) =>
@@ -285,7 +362,8 @@ function publicKeyFiles(settings: Settings): readonly string[] {
     .map(([setting, file]) => `${setting}: ${file} is a private key and may be read by everybody on this machine`)
 }
 
-function domainOptions(domain: DomainSettings): DomainOptions {
+function domainOptions(domain: DomainSettings, { ticketKeys }: Settings): DomainOptions {
+  const { clientTrust, sessionTickets } = domain
   return {
     serverNames: domain.serverNames,
     enabled: domain.status === 'enabled',
@@ -304,6 +382,12 @@ function domainOptions(domain: DomainSettings): DomainOptions {
     handshakeTimeoutMs: domain.handshakeTimeout,
     backend: domain.backend,
     registry: domain.registry,
+    // A session ends with its key, whatever its ticket says.
+    sessionTickets: sessionTickets.enabled
+      ? { lifetimeMs: Math.min(sessionTickets.lifetime, ticketKeys.rotation) }
+      : null,
+    judgesChains:
+      clientTrust.mode !== 'registry' || clientTrust.crl !== null || clientTrust.certificateCallback !== null,
   }
 }
 

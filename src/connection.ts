@@ -35,6 +35,8 @@ export interface SecuredConnection extends Origin {
   readonly admissions: readonly Admission[]
   /** What the device presented and proved possession of; null when none was asked for or none came. */
   readonly peer: PeerCertificate | null
+  /** Whether TLS went on with an earlier session. */
+  readonly resumed?: boolean
   /** `performance.now()` when TLS was up, in milliseconds. */
   readonly securedAt: number
 }
@@ -55,6 +57,8 @@ export interface PeerCertificate {
   readonly chain: readonly X509Certificate[]
   /** The TLS library's verdict against the domain's CAs: null is «a valid path for client authentication». */
   readonly verifyError: string | null
+  /** Whether this was said and proved in an earlier handshake whose session goes on; the verdict is from then, too. */
+  readonly resumed?: boolean
 }
 
 /** Stage 3. We know who, and what it was granted. */

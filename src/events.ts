@@ -1,5 +1,6 @@
-import type { CloseReason } from './connection.ts'
-import type { FailureCode } from './errors.ts'
+import { pathToFileURL } from 'node:url'
+import type { DisconnectReason } from './mqtt/disconnect-reason.ts'
+import type { RegisteredEvent } from './registry/self-registration.ts'
 
 /** Something that happened to a device, in the form in which AWS IoT Core tells it (wire specification §9.1, §2.4). */
 export interface LifecycleEvent {
@@ -26,67 +27,6 @@ export interface SessionFacts {
   readonly sessionIdentifier: string
   /** Counts the connections of this client id up; the same in `connected` and `disconnected`. */
   readonly versionNumber: number
-}
-
-export const DISCONNECT_REASONS = [
-  'AUTH_ERROR',
-  'CLIENT_INITIATED_DISCONNECT',
-  'CLIENT_ERROR',
-  'CONNECTION_LOST',
-  'DUPLICATE_CLIENTID',
-  'FORBIDDEN_ACCESS',
-  'MQTT_KEEP_ALIVE_TIMEOUT',
-  'SERVER_ERROR',
-  'SERVER_INITIATED_DISCONNECT',
-  'API_INITIATED_DISCONNECT',
-  'THROTTLED',
-  'WEBSOCKET_TTL_EXPIRATION',
-  'CUSTOMAUTH_TTL_EXPIRATION',
-] as const
-export type DisconnectReason = (typeof DISCONNECT_REASONS)[number]
-
-/** Endings that have a word of their own; the rest follow from whose fault they are. */
-const REASONS: Readonly<Partial<Record<FailureCode, DisconnectReason>>> = {
-  ERR_SESSION_TAKEN_OVER: 'DUPLICATE_CLIENTID',
-  ERR_KEEP_ALIVE_TIMEOUT: 'MQTT_KEEP_ALIVE_TIMEOUT',
-  ERR_DRAINING: 'SERVER_INITIATED_DISCONNECT',
-  ERR_ADMINISTRATIVE: 'API_INITIATED_DISCONNECT',
-  ERR_QUOTA_EXCEEDED: 'THROTTLED',
-  ERR_ACTION_DENIED: 'AUTH_ERROR',
-  ERR_AUTHORIZATION_ENDED: 'AUTH_ERROR',
-  ERR_AUTHORIZER_UNAVAILABLE: 'AUTH_ERROR',
-  ERR_AUTHORIZER_NOT_FOUND: 'AUTH_ERROR',
-  ERR_ACCESS_KEY_UNKNOWN: 'AUTH_ERROR',
-  ERR_SESSION_TOKEN_INVALID: 'AUTH_ERROR',
-  ERR_CREDENTIALS_REFUSED: 'AUTH_ERROR',
-  ERR_CERTIFICATE_NOT_REGISTERED: 'AUTH_ERROR',
-  ERR_CERTIFICATE_INACTIVE: 'AUTH_ERROR',
-  ERR_CERTIFICATE_REVOKED: 'AUTH_ERROR',
-  ERR_CERTIFICATE_EXPIRED: 'AUTH_ERROR',
-  ERR_CERTIFICATE_UNTRUSTED_CA: 'AUTH_ERROR',
-  ERR_CRL_MISSING: 'AUTH_ERROR',
-  ERR_CRL_EXPIRED: 'AUTH_ERROR',
-}
-
-/**
- * How a connection ended, in AWS's words.
- *
- * @param saidGoodbye the device sent DISCONNECT, or closed its WebSocket in good order
- * @param fault whose side the failure is, from the failure table; null where nothing failed
- * @param overWebSocket what ran out when the longest life was over
- */
-export function disconnectReason(
-  reason: CloseReason,
-  saidGoodbye: boolean,
-  fault: 'downstream' | 'upstream' | 'proxy' | null,
-  overWebSocket: boolean,
-): DisconnectReason {
-  if (saidGoodbye) return 'CLIENT_INITIATED_DISCONNECT'
-  if (reason === 'ERR_MAX_CONNECT_TIME') return overWebSocket ? 'WEBSOCKET_TTL_EXPIRATION' : 'CUSTOMAUTH_TTL_EXPIRATION'
-  const own = REASONS[reason as FailureCode]
-  if (own !== undefined) return own
-  if (reason === 'downstream') return 'CONNECTION_LOST'
-  return fault === 'downstream' ? 'CLIENT_ERROR' : 'SERVER_ERROR'
 }
 
 /** AWS tells nothing of ids with wildcards, because they would stand in a topic name. NUL may stand in none at all. */
@@ -139,23 +79,8 @@ export function subscriptionEvent(
 }
 
 /** A certificate that was seen first (just-in-time registration); sent again on each attempt until it is ACTIVE. */
-export function registeredEvent(facts: {
-  readonly certificateId: string
-  readonly caCertificateId: string
-  readonly accountId: string
-  readonly registeredAt: Date
-}): LifecycleEvent {
-  return {
-    topic: `certificates/registered/${facts.caCertificateId}`,
-    body: {
-      certificateId: facts.certificateId,
-      caCertificateId: facts.caCertificateId,
-      timestamp: Date.now(),
-      certificateStatus: 'PENDING_ACTIVATION',
-      awsAccountId: facts.accountId,
-      certificateRegistrationTimestamp: facts.registeredAt.toISOString(),
-    },
-  }
+export function registeredEvent(event: RegisteredEvent): LifecycleEvent {
+  return { topic: `certificates/registered/${event.caCertificateId}`, body: { ...event } }
 }
 
 /** All sinks as one. */
@@ -286,4 +211,32 @@ export function brokerSink(options: BrokerSinkOptions): EventSink {
       }
     },
   }
+}
+
+/**
+ * A sink of the operator's own: an ES module whose default export makes it from its options.
+ * @throws {Error} when there is none, or it makes something else
+ */
+export async function moduleSink(path: string, options: Readonly<Record<string, unknown>>): Promise<EventSink> {
+  const loaded: unknown = await import(pathToFileURL(path).href)
+  const make = typeof loaded === 'object' && loaded !== null && 'default' in loaded ? loaded.default : undefined
+  if (typeof make !== 'function') throw new Error(`${path} has no function as its default export`)
+  const made: unknown = await make(options)
+  if (!isSink(made)) throw new Error(`${path} made nothing with the functions send and close`)
+  return {
+    name: 'module',
+    send(event) {
+      try {
+        made.send(event)
+      } catch {
+        // Somebody else's fault must not end a device's session.
+      }
+    },
+    close: async () => made.close(),
+  }
+}
+
+function isSink(made: unknown): made is Pick<EventSink, 'send' | 'close'> {
+  if (typeof made !== 'object' || made === null) return false
+  return 'send' in made && typeof made.send === 'function' && 'close' in made && typeof made.close === 'function'
 }

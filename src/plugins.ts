@@ -9,6 +9,7 @@ import { embedded } from './backend/embedded.ts'
 import { poolCredentials, publisher } from './backend/publisher.ts'
 import { tcp } from './backend/tcp.ts'
 import { ws } from './backend/ws.ts'
+import { allSinks, brokerSink, logSink, moduleSink, registeredEvent } from './events.ts'
 
 export const AUTHENTICATORS = { x509, backend, custom, customX509, sigv4 } as const
 
@@ -23,3 +24,12 @@ export const BACKENDS = { tcp, tls: tcp, ws, embedded } as const
 
 /** What HTTPS publishes go through, in front of any backend. */
 export const PUBLISHERS = { pool: publisher, credentials: poolCredentials } as const
+
+/** Kinds of event sinks, and what joins them. */
+export const EVENT_SINKS = {
+  broker: brokerSink,
+  log: logSink,
+  module: moduleSink,
+  all: allSinks,
+  registered: registeredEvent,
+} as const

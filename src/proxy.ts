@@ -14,12 +14,14 @@ import { type Admission, admit, wantsCertificate } from './tls/admission.ts'
 import { sendAlert } from './tls/alert.ts'
 import type { Domain, Domains } from './tls/domains.ts'
 import { handshake } from './tls/handshake.ts'
+import type { RefusedResumptions } from './tls/tickets.ts'
 
 export interface Parts {
   readonly metrics: Metrics
   readonly handlers: Readonly<Record<'mqtt' | 'https', ProtocolHandler>>
   /** Whether MQTT is carried by the second transport, where it can be. */
   readonly lift: boolean
+  readonly refusedResumptions: Pick<RefusedResumptions, 'has'>
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
   /** Those of the generation in force. */
@@ -128,8 +130,8 @@ async function secure(
   trace.stage = 'handshake'
   const requestCert = wantsCertificate(rows)
   const started = performance.now()
-  const { tls, version, peer } = await handshake(connection.socket, {
-    context: domain.context(requestCert),
+  const { tls, version, resumed, peer } = await handshake(connection.socket, {
+    context: domain.context(requestCert, parts.refusedResumptions.has(connection.remoteAddress)),
     requestCert,
     alpn,
     // HTTP is read by node:http, which needs a socket of Node's.
@@ -139,11 +141,12 @@ async function secure(
   })
   const securedAt = performance.now()
   parts.metrics.handshake('ok', version, (securedAt - started) / 1_000)
+  if (resumed) parts.metrics.resumed(version)
   trace.handshakeMs = securedAt - connection.acceptedAt
   trace.tlsVersion = version
   const { id, port, remoteAddress, remotePort, acceptedAt } = connection
   const origin = { id, port, remoteAddress, remotePort, acceptedAt }
-  return { ...origin, tls, hello, domain, admissions: rows, peer, securedAt }
+  return { ...origin, tls, hello, domain, admissions: rows, peer, resumed, securedAt }
 }
 
 /** How long a peer may take to see our last bytes before the socket is destroyed. */

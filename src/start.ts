@@ -21,6 +21,8 @@ import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
 import type { Store } from './store/store.ts'
+import type { TicketSecret } from './store/ticket-secret.ts'
+import { RefusedResumptions } from './tls/tickets.ts'
 import { upgrade } from './wss/upgrade.ts'
 
 export interface StartOptions {
@@ -43,6 +45,8 @@ export interface StartOptions {
   readonly denied: (told: DeniedAction) => void
   /** Who has which client id, among all processes. */
   readonly store: Store
+  /** What keys of session tickets are made of, in all processes. */
+  readonly ticketSecret: TicketSecret
 }
 
 /** A proxy that accepts, in this process. */
@@ -72,15 +76,19 @@ const FAREWELL_SHARE = 0.8
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
   const { metrics } = options
-  const { embeddedPath, log, registrar, registered } = options
-  const assembled = await assemble(settings, { number: 1, metrics, embeddedPath, log, registrar, registered })
+  const { embeddedPath, log, registrar, registered, ticketSecret } = options
+  const parts = { metrics, embeddedPath, log, registrar, registered, ticketSecret }
+  const assembled = await assemble(settings, { number: 1, ...parts })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
+  const { events } = generation
   for (const warning of generation.warnings) options.warn(warning)
 
   const closing = new AbortController()
+  const refusedResumptions = new RefusedResumptions()
   const identify = identifier({
     metrics,
+    refusedResumptions,
     authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
   })
   const rulesFor = domainRules(settings)
@@ -99,6 +107,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     rulesFor,
     backendFor: (domain) => generation.backend(domain.backend),
     denied: options.denied,
+    tell: events === null ? null : (event) => events.send(event),
   })
   const { http } = settings.limits
   // By the first of the server names, which is what a domain is called.
@@ -153,6 +162,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     metrics,
     handlers: { mqtt, https },
     lift: settings.transport === 'auto',
+    refusedResumptions,
     closing: closing.signal,
     domains: () => generation.domains,
     ended: options.ended,

@@ -5,6 +5,8 @@ import { assemble } from '../src/assemble.ts'
 import { init } from '../src/cli/init.ts'
 import { loadSettings } from '../src/config/load.ts'
 import { NO_METRICS } from '../src/control/metrics.ts'
+import { TLS_RUNTIME } from '../src/tls/policies.ts'
+import { TICKET_FACTS } from '../src/tls/tickets.ts'
 import { folderFor, write } from './support/proxy.ts'
 
 async function warningsOf(dir: string): Promise<readonly string[]> {
@@ -51,4 +53,27 @@ registries: { main: { path: registry } }
 `,
   )
   t.deepEqual(await warningsOf(dir), ['domains[0].clientTrust.policies: the registry main has no policy gone'])
+})
+
+test('tickets that only one of several workers can open are warned of, where keys cannot be shared', async (t) => {
+  const dir = join(folderFor(t), 'gate')
+  init(dir, () => {})
+  const settings = (workers: number, enabled: boolean) => `listeners: [ { bind: "127.0.0.1:8883" } ]
+domains:
+  - serverNames: [ localhost ]
+    certificates: [ { cert: pki/server.pem, key: pki/server.key } ]
+    registry: main
+    sessionTickets: { enabled: ${enabled} }
+    backend: main
+backends: { main: { kind: embedded } }
+registries: { main: { path: registry } }
+workers: ${workers}
+`
+  const warned = async (workers: number, enabled: boolean) => {
+    write(dir, 'brokergate.yaml', settings(workers, enabled))
+    return (await warningsOf(dir)).filter((line) => line.startsWith('domains[0].sessionTickets: ')).length
+  }
+  t.is(await warned(2, true), TICKET_FACTS[TLS_RUNTIME].sharesKeys ? 0 : 1)
+  t.is(await warned(1, true), 0)
+  t.is(await warned(2, false), 0)
 })

@@ -1,15 +1,14 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import test from 'ava'
-import type { CloseReason } from '../src/connection.ts'
-import { FAILURES, type FailureCode } from '../src/errors.ts'
 import {
   brokerSink,
   connectedEvent,
   connectFailedEvent,
-  DISCONNECT_REASONS,
-  type DisconnectReason,
   disconnectedEvent,
-  disconnectReason,
   logSink,
+  moduleSink,
   registeredEvent,
   type SessionFacts,
   subscriptionEvent,
@@ -62,38 +61,16 @@ test('a client id that would be a wildcard in the topic is not told', (t) => {
   for (const clientId of ['a+b', '#', 'a\0b']) t.is(connectedEvent({ ...FACTS, clientId }), null)
 })
 
-test('a certificate that was seen first is told under its CA', (t) => {
-  const registeredAt = new Date(1_500_000_000_000)
-  t.like(registeredEvent({ certificateId: 'c1', caCertificateId: 'ca1', accountId: '123456789012', registeredAt }), {
-    topic: 'certificates/registered/ca1',
-    body: { certificateId: 'c1', caCertificateId: 'ca1', certificateStatus: 'PENDING_ACTIVATION' },
-  })
-})
-
-const ends = test.macro({
-  exec(t, reason: CloseReason, expected: DisconnectReason, goodbye?: boolean, websocket?: boolean) {
-    const fault = reason in FAILURES ? FAILURES[reason as FailureCode].fault : null
-    t.is(disconnectReason(reason, goodbye === true, fault, websocket === true), expected)
-  },
-  title: (_, reason: CloseReason, expected: DisconnectReason, goodbye?: boolean, websocket?: boolean) =>
-    `${reason}${goodbye ? ' after a goodbye' : ''}${websocket ? ' over WebSocket' : ''} is ${expected}`,
-})
-test(ends, 'downstream', 'CLIENT_INITIATED_DISCONNECT', true)
-test(ends, 'downstream', 'CONNECTION_LOST')
-test(ends, 'upstream', 'SERVER_ERROR')
-test(ends, 'ERR_SESSION_TAKEN_OVER', 'DUPLICATE_CLIENTID')
-test(ends, 'ERR_KEEP_ALIVE_TIMEOUT', 'MQTT_KEEP_ALIVE_TIMEOUT')
-test(ends, 'ERR_MAX_CONNECT_TIME', 'WEBSOCKET_TTL_EXPIRATION', false, true)
-test(ends, 'ERR_MAX_CONNECT_TIME', 'CUSTOMAUTH_TTL_EXPIRATION')
-test(ends, 'ERR_CERTIFICATE_REVOKED', 'AUTH_ERROR')
-test(ends, 'ERR_PACKET_MALFORMED', 'CLIENT_ERROR')
-test(ends, 'ERR_BACKEND_LOST', 'SERVER_ERROR')
-test(ends, 'ERR_ADMINISTRATIVE', 'API_INITIATED_DISCONNECT')
-
-test('every failure has a reason of the list', (t) => {
-  for (const code of Object.keys(FAILURES) as FailureCode[]) {
-    t.true(DISCONNECT_REASONS.includes(disconnectReason(code, false, FAILURES[code].fault, false)), code)
-  }
+test('a certificate that was seen first is told under its CA, as it is', (t) => {
+  const event = {
+    certificateId: 'c1',
+    caCertificateId: 'ca1',
+    timestamp: 1_500_000_000_000,
+    certificateStatus: 'PENDING_ACTIVATION',
+    awsAccountId: '123456789012',
+    certificateRegistrationTimestamp: '1500000000000',
+  } as const
+  t.deepEqual(registeredEvent(event), { topic: 'certificates/registered/ca1', body: event })
 })
 
 test('the log sink writes one line with the whole body', (t) => {
@@ -183,3 +160,33 @@ test('closing gives the events that wait a moment, then counts them as dropped',
   sink.send(event(3))
   t.is(counts.dropped, 3)
 })
+
+const asModule = (text: string): string => {
+  const file = join(mkdtempSync(join(tmpdir(), 'brokergate-sink-')), 'sink.mjs')
+  writeFileSync(file, text)
+  return file
+}
+
+test('a module is made with its options and told of events; what it throws stays with it', async (t) => {
+  const file = asModule(`export default (options) => ({
+    send(event) { options.seen.push(event.topic); throw new Error('mine') },
+    close() { options.seen.push('closed') },
+  })`)
+  t.teardown(() => rmSync(dirname(file), { recursive: true }))
+  const seen: string[] = []
+  const sink = await moduleSink(file, { seen })
+  t.notThrows(() => sink.send(event(1)))
+  await sink.close()
+  t.deepEqual(seen, ['presence/connected/d1', 'closed'])
+})
+
+for (const [name, text] of [
+  ['without a default export', 'export const sink = 1'],
+  ['that makes no sink', 'export default () => ({ send: 1 })'],
+] as const) {
+  test(`a module ${name} is refused`, async (t) => {
+    const file = asModule(text)
+    t.teardown(() => rmSync(dirname(file), { recursive: true }))
+    await t.throwsAsync(moduleSink(file, {}), { message: /default export|made nothing/ })
+  })
+}

@@ -9,16 +9,17 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'start.ts': ['assemble.ts', 'proxy.ts', 'auth', 'listener', 'mqtt', 'wss', 'https', 'policy', 'tls'],
   'assemble.ts': ['plugins.ts', 'listener', 'registry', 'tls'],
   'proxy.ts': ['listener', 'tls'],
-  'plugins.ts': ['auth', 'backend'],
+  'plugins.ts': ['auth', 'backend', 'events.ts'],
   auth: ['policy', 'registry'],
   backend: ['wss', 'lifted.ts'],
   tls: ['lifted.ts'],
   registry: ['policy'],
-  mqtt: ['policy', 'relay.ts'],
+  mqtt: ['events.ts', 'policy', 'relay.ts'],
   // The table of limits, from which their settings and their reference page are made.
   config: ['mqtt'],
   control: ['mqtt'],
-  https: ['policy'],
+  // Which topics a device may publish to is one rule, whatever it publishes with.
+  https: ['policy', 'mqtt'],
 }
 
 const areaOf = (path: string): string => path.split('/')[0]!

@@ -1,4 +1,5 @@
 import type { X509Certificate } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 import type { PeerCertificate } from '../connection.ts'
 import type { FailureCode } from '../errors.ts'
 import type { RevocationLists } from '../registry/crl.ts'
@@ -37,6 +38,9 @@ export function isForClients(leaf: X509Certificate): boolean {
 export function refusedByCa(options: PathOptions, peer: PeerCertificate, now: Date): Denial | null {
   if (!options.hasCa) return untrusted('the domain has no CA')
   if (peer.verifyError !== null) return untrusted(peer.verifyError)
+  if (peer.resumed && !leadsToCa(peer, options.caCertificates, now)) {
+    return untrusted('the chain of a resumed session leads to no CA of the domain that is valid now')
+  }
   if (!isForClients(peer.leaf)) return untrusted('the extended key usage does not allow client authentication')
   const revocation = options.revocation()
   if (revocation === null) return null
@@ -83,6 +87,33 @@ export function namedByCrl(
   return null
 }
 
+/**
+ * Whether some line of issuers, each within its dates, leads to a CA of the domain. The library's verdict on a resumed
+ * session is as old as the session; ticket keys see to it that it was about the same CAs, and this to the rest that time
+ * can change.
+ */
+function leadsToCa(peer: PeerCertificate, anchors: readonly X509Certificate[], now: Date): boolean {
+  const trusted = new Set(anchors.map((anchor) => anchor.fingerprint256))
+  const pool = [...anchors, ...peer.chain.slice(0, MAX_PRESENTED)]
+  const reached = new Set([peer.leaf.fingerprint256])
+  const waiting = [peer.leaf]
+  for (let certificate = waiting.pop(); certificate !== undefined; certificate = waiting.pop()) {
+    if (!isInDates(certificate, now)) continue
+    if (trusted.has(certificate.fingerprint256)) return true
+    for (const issuer of pool) {
+      if (reached.has(issuer.fingerprint256) || !isIssuedBy(certificate, issuer)) continue
+      reached.add(issuer.fingerprint256)
+      waiting.push(issuer)
+    }
+  }
+  return false
+}
+
+/** Written so that a date the library cannot tell (NaN) is none. */
+function isInDates(certificate: X509Certificate, now: Date): boolean {
+  return certificate.validFromDate.getTime() <= now.getTime() && now.getTime() <= certificate.validToDate.getTime()
+}
+
 interface Link {
   readonly certificate: X509Certificate
   readonly issuer: X509Certificate
@@ -127,7 +158,21 @@ function issuance(
   return { links, anchored }
 }
 
+/** Pairs of certificates whose answer is kept, some 400 bytes each. */
+const MAX_KNOWN = 4_096
+/** Who signed whom never changes, and to ask costs a tenth of a handshake. By SHA-256 of both, signatures included. */
+const issued = new LRUCache<string, boolean>({ max: MAX_KNOWN })
+
 function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
+  const pair = `${certificate.fingerprint256} ${issuer.fingerprint256}`
+  const known = issued.get(pair)
+  if (known !== undefined) return known
+  const answer = isSignedBy(certificate, issuer)
+  issued.set(pair, answer)
+  return answer
+}
+
+function isSignedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
   // Whether it may issue at all was the TLS library's to say. Asking here again could only lose a link, and with it a
   // revocation: `issuer.ca` is false for a root of X.509 version 1.
   if (!certificate.checkIssued(issuer)) return false

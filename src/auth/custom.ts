@@ -123,6 +123,10 @@ class Attempt {
     const dated = await this.#answer(entry, question, signal)
     const { answer } = dated
     if (answer.kind === 'no') return denied(answer.code, answer.detail)
+    // A webhook or a module that names another one has failed already; a token or a password may be somebody else's.
+    if (this.#certificate !== null && answer.principalId !== this.#certificate.outcome.principal.id) {
+      return denied('ERR_CREDENTIALS_REFUSED', 'the authorizer names another principal than the certificate')
+    }
     return this.#outcome(entry, answer, dated.answeredAt)
   }
 
@@ -173,7 +177,8 @@ class Attempt {
     const now = this.#options.authorizers.deps.now()
     this.#endsAt ??= answeredAt + yes.disconnectAfterMs
     const certificate = this.#certificate?.outcome ?? null
-    const attributes = Object.assign(Object.create(null), certificate?.principal.attributes, yes.attributes, {
+    // What the certificate says stands before what a claim of the same name does.
+    const attributes = Object.assign(Object.create(null), yes.attributes, certificate?.principal.attributes, {
       authorizer: entry.name,
     }) as Readonly<Record<string, string>> // of texts all of them
     return {

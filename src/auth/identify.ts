@@ -1,6 +1,7 @@
 import type { SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { ProxyError, reasonOf } from '../errors.ts'
+import type { RefusedResumptions } from '../tls/tickets.ts'
 import type { Authenticated, Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
 
 /** One identity decision, counted; a denial is thrown as what ends the connection. */
@@ -13,6 +14,7 @@ export type Identify = (
 
 export interface IdentifyParts {
   readonly metrics: Metrics
+  readonly refusedResumptions: Pick<RefusedResumptions, 'add'>
   /** Null when this way in is known but not served. */
   authenticatorFor(connection: SecuredConnection, method: Credentials['kind']): Authenticator | null
 }
@@ -24,10 +26,13 @@ export function identifier(parts: IdentifyParts): Identify {
     if (authenticator === null) throw new ProxyError('ERR_MODE_UNSERVED', `${trace.mode} is not served here`)
     const outcome = await decide(authenticator, credentials, connection, signal).catch((error: unknown) => {
       const fault = asFault(error)
-      parts.metrics.identity(credentials.kind, reasonOf(fault.code))
+      // Called off, because the device has left or we are closing: that is no fault of anybody.
+      parts.metrics.identity(credentials.kind, signal.aborted ? 'canceled' : reasonOf(fault.code))
       throw fault
     })
     if (outcome.kind === 'denied') {
+      // The certificate may be a former one of the device's, which it no longer presents.
+      if (connection.resumed && 'peer' in credentials) parts.refusedResumptions.add(connection.remoteAddress)
       parts.metrics.identity(credentials.kind, reasonOf(outcome.code))
       throw new ProxyError(outcome.code, outcome.detail)
     }

@@ -81,7 +81,9 @@ function admitted(options: X509Options, peer: PeerCertificate, known: Recognitio
   const same = known.kind === 'registered' || (known.kind === 'twin' && known.same === 'contents')
   const entry: CertificateEntry | null = same ? known.entry : null
   const things = (entry === null ? null : registry?.things(entry.things, entry.exclusive)) ?? NO_THINGS
-  const rejudge = (): AuthOutcome => judgeAgain(options, peer)
+  // That the chain of a resumed session leads to a CA of today has just been asked; a live session is not ended by dates.
+  const admittedPeer = peer.resumed ? { ...peer, resumed: false } : peer
+  const rejudge = (): AuthOutcome => judgeAgain(options, admittedPeer)
   return {
     kind: 'authenticated',
     principal: principalOf(peer.leaf, entry, things),

@@ -24,10 +24,11 @@ export function ensureFirstRun(dir: string): FirstRun {
 
 /** Lines to paste into two terminals for a first publish and subscribe, with paths as seen from the current folder. */
 export function pasteLines(dir: string): string {
-  const file = (name: string): string => {
-    const near = relative(process.cwd(), join(dir, 'pki', name))
-    return quoted(near.startsWith('..') ? join(dir, 'pki', name) : near)
+  const near = (name: string): string => {
+    const path = relative(process.cwd(), join(dir, name))
+    return quoted(path.startsWith('..') ? join(dir, name) : path)
   }
+  const file = (name: string): string => near(join('pki', name))
   const mosquitto = `--cafile ${file('ca.pem')} --cert ${file('device.pem')} --key ${file('device.key')}`
   const js = `-C mqtts --ca ${file('ca.pem')} --cert ${file('device.pem')} --key ${file('device.key')}`
   const rows = [
@@ -42,6 +43,13 @@ export function pasteLines(dir: string): string {
     '# MQTT.js',
     `npx mqtt sub -h localhost -p 8883 ${js} -i sub-3 -t 'hello/#' -v`,
     `npx mqtt pub -h localhost -p 8883 ${js} -i pub-3 -t hello/world -m 'it works'`,
+    '',
+    '# curl, HTTPS publish on 8443',
+    `curl --cacert ${file('ca.pem')} --cert ${file('device.pem')} --key ${file('device.key')} -d 'it works' 'https://localhost:8443/topics/hello/world?qos=1'`,
+    '',
+    `# A browser: trust ${file('ca.pem')} (or open https://localhost:10443 once and accept it), sign a URL, paste it into the page`,
+    `npx bun src/main.ts presign -c ${near('brokergate.yaml')}`,
+    `# … and open ${near('browser.html')}`,
   ]
   return `${rows.join('\n')}\n`
 }

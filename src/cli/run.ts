@@ -23,6 +23,7 @@ import { type Running, start } from '../start.ts'
 import { linkedStore, storeServer } from '../store/link.ts'
 import { memoryStore } from '../store/memory.ts'
 import type { Store } from '../store/store.ts'
+import { linkedSecret, RotatingSecret, secretServer, type TicketSecret } from '../store/ticket-secret.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { versionOf } from './version.ts'
@@ -130,7 +131,11 @@ async function alone(
     contents: (name) => running?.registries.get(name)?.contents ?? null,
   })
   if (owner === null) return null
-  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore())
+  const secret = new RotatingSecret({
+    maxAgeMs: settings.ticketKeys.rotation,
+    rotated: () => metrics.ticketKeysRotated(),
+  })
+  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore(), secret)
   if (started === null) {
     owner.close()
     return null
@@ -161,6 +166,10 @@ async function many(
   workers: number,
 ): Promise<House | null> {
   const store = storeServer((workerId, message) => primary.tell(workerId, message))
+  const secrets = secretServer({
+    tell: (workerId, message) => primary.tell(workerId, message),
+    broadcast: (message) => primary.broadcast(message),
+  })
   const connections = connectionsPrimary(
     (message) => primary.broadcast(message),
     () => primary.status().length,
@@ -181,6 +190,7 @@ async function many(
       void (
         store.heard(data, workerId) ||
         connections.heard(data) ||
+        secrets.heard(data, workerId) ||
         answerWorker(owner, data, (reply) => primary.broadcast(reply))
       ),
   })
@@ -192,6 +202,7 @@ async function many(
     owner.close()
     return null
   }
+  setInterval(() => secrets.rotate(), settings.ticketKeys.rotation).unref()
   return {
     scrape: () => primary.scrape(),
     ready: () => primary.readyCount > 0,
@@ -222,7 +233,7 @@ async function worker(
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
     },
-    onMessage: (data) => void (store.heard(data) || asked(data) || registrar.heard(data)),
+    onMessage: (data) => void (store.heard(data) || asked(data) || secret.heard(data) || registrar.heard(data)),
   })
   const asked = connectionsWorker(
     ownConnections(() => running?.sessions ?? []),
@@ -234,7 +245,11 @@ async function worker(
     send: (data) => link.send(data),
     changed: (name) => running?.registries.get(name)?.readOverlay(),
   })
-  running = await startHere(settings, log, metrics, embeddedPath, registrar, store)
+  const secret = linkedSecret((message) => link.send(message), {
+    maxAgeMs: settings.ticketKeys.rotation,
+    rotated: () => metrics.ticketKeysRotated(),
+  })
+  running = await startHere(settings, log, metrics, embeddedPath, registrar, store, secret)
   if (running === null) return link.exit(1)
   link.ready()
   return new Promise<number>(() => {})
@@ -247,6 +262,7 @@ async function startHere(
   embeddedPath: string,
   registrar: Registrar,
   store: Store,
+  ticketSecret: TicketSecret,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
@@ -262,6 +278,7 @@ async function startHere(
     embeddedPath,
     capacity: capacity(settings.limits.maxConnections),
     store,
+    ticketSecret,
     denied: denialLog(log),
     ended(connection, trace, reason, error) {
       const line = sessionLine(

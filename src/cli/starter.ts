@@ -1,7 +1,8 @@
-import { X509Certificate } from 'node:crypto'
+import { randomBytes, X509Certificate } from 'node:crypto'
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
+import { browserPage } from './browser-page.ts'
 import { createCa, type Issued, type Issuer, issueDevice, issueServer, loadCa } from './pki.ts'
 
 /** First line of the `.gitignore` in a folder that this program made, and may therefore complete and renew. */
@@ -20,8 +21,8 @@ export type Starter =
   | { readonly kind: 'foreign'; readonly reason: string }
 
 /**
- * Makes a folder to start from: a commented configuration, a development PKI and a registry that knows its one
- * device. In a folder of its own it adds what is missing and renews what has expired; what an operator has written
+ * Makes a folder to start from: a commented configuration, a development PKI, a registry that knows its one device and
+ * one access key, and a page for a first look from a browser. In a folder of its own it adds what is missing and renews what has expired; what an operator has written
  * is never touched. Folders are 0700, keys 0600.
  */
 export function writeStarter(dir: string): Starter {
@@ -35,7 +36,7 @@ export function writeStarter(dir: string): Starter {
   }
   const written: string[] = []
   const put = (name: string, text: string): void => {
-    replaceFile(join(dir, name), text, name.endsWith('.key') ? 0o600 : 0o644)
+    replaceFile(join(dir, name), text, /\.(?:key|secret)$/.test(name) ? 0o600 : 0o644)
     written.push(name)
   }
   const putOnce = (name: string, text: string): void => {
@@ -43,6 +44,9 @@ export function writeStarter(dir: string): Starter {
   }
   putOnce('.gitignore', `${MARK}\n*\n`)
   writePki(dir, put)
+  putOnce('pki/access-key.secret', `${randomBytes(30).toString('base64url')}\n`)
+  const page = browserPage()
+  if (page !== null) putOnce('browser.html', page)
   putOnce('registry/registry.yaml', REGISTRY)
   putOnce('brokergate.yaml', configuration())
   return { kind: 'ready', configFile, written }
@@ -105,6 +109,10 @@ const REGISTRY = `# The devices that may connect. Every *.yaml in this folder is
 certificates:
   # ACTIVE may connect. INACTIVE and REVOKED may not. The file is relative to this one.
   - { file: ../pki/device.pem, status: ACTIVE, policies: [ devices ] }
+
+# For browsers and HTTPS: requests signed with Signature Version 4. \`brokergate presign -c brokergate.yaml\` signs with it.
+accessKeys:
+  - { id: DEVELOPMENT, secret: { file: ../pki/access-key.secret }, policies: [ devices ] }
 
 # What they may do: AWS IoT policy documents. No policy, no permission. This one allows everything.
 policies:

@@ -306,19 +306,34 @@ function* webSocketRules(backend: Fields, path: Path): Generator<Contradiction> 
 }
 
 /** Publishes over HTTPS go through connections of our own, and a template has no device there to be filled from. */
+/** Names of the backends that speak MQTT. */
+function brokers(backends: unknown): string {
+  const found = Object.entries(fields(backends)).filter(([, backend]) => fields(backend).kind !== 'http')
+  return found.map(([name]) => name).join(', ') || 'none yet'
+}
+
 function* publishRules(settings: Fields): Generator<Contradiction> {
   const ports = list(settings.listeners).map((listener) => {
     const { as, bind } = fields(listener)
     return as ?? (typeof bind === 'string' ? Number(bind.slice(bind.lastIndexOf(':') + 1)) : null)
   })
-  if (!ports.some((port) => HTTPS_PORTS.has(port))) return
-  const publishing = list(settings.domains)
-    .map(fields)
-    .filter(
-      ({ authenticationType = 'DEFAULT', applicationProtocol }) =>
-        authenticationType === 'DEFAULT' || applicationProtocol === 'HTTPS',
-    )
-  for (const name of new Set(publishing.map(({ backend }) => backend))) {
+  const publishing = ports.some((port) => HTTPS_PORTS.has(port))
+    ? list(settings.domains)
+        .map(fields)
+        .filter(
+          ({ authenticationType = 'DEFAULT', applicationProtocol }) =>
+            authenticationType === 'DEFAULT' || applicationProtocol === 'HTTPS',
+        )
+    : []
+  const telling = list(settings.events).map(fields)
+  for (const [at, { backend }] of telling.entries()) {
+    if (typeof backend !== 'string') continue
+    const kind = fields(fields(settings.backends)[backend]).kind
+    if (has(settings.backends, backend) && kind !== 'http') continue
+    const path = ['events', at, 'backend']
+    yield { path, message: `no such broker, expected one of: ${brokers(settings.backends)}` }
+  }
+  for (const name of new Set([...publishing, ...telling].map(({ backend }) => backend))) {
     if (typeof name !== 'string' || !has(settings.backends, name)) continue
     const backend = fields(fields(settings.backends)[name])
     const [identity, publish] = [fields(backend.identity), fields(backend.publish)]
@@ -333,7 +348,7 @@ function* publishRules(settings: Fields): Generator<Contradiction> {
       if (typeof template !== 'string' || !/\$\{(?:clientId|domain|principal\.)/.test(template)) continue
       yield {
         path: ['backends', name, 'publish', 'username'],
-        message: `is missing, expected the user name for publishes over HTTPS: identity.${key} has variables, and those need a device`,
+        message: `is missing, expected the user name for publishes of our own: identity.${key} has variables, and those need a device`,
       }
       break
     }

@@ -35,6 +35,15 @@ function duration(least: '0s' | '1ms' = '1ms') {
 }
 const toMs = (text: string): number => scaled(text, DURATION_UNITS)
 
+const MAX_TICKET_MS = 24 * 60 * 60 * 1_000
+
+/** Tickets, and the keys that open them, are worth stealing for as long as they last. */
+function ticketTime() {
+  return duration()
+    .refine((text) => !(toMs(text) < 1_000), 'expected at least "1s"')
+    .refine((text) => !(toMs(text) > MAX_TICKET_MS), 'expected at most "24h"')
+}
+
 function size(least: string) {
   const what = 'a size with its unit (B, KiB or MiB) such as "64KiB"'
   return z
@@ -440,6 +449,15 @@ const DOMAIN = section(
       .default('10s')
       .transform(toMs)
       .describe('From accept to the end of the TLS handshake.'),
+    sessionTickets: section({
+      enabled: z
+        .boolean(expected('true or false'))
+        .default(false)
+        .describe('Whether devices may come back to a TLS session without a full handshake. They are judged as anew.'),
+      lifetime: ticketTime().default('12h').transform(toMs).describe('How long a session may be taken up again.'),
+    })
+      .prefault({})
+      .describe('TLS session resumption by tickets.'),
     backend: z.string(expected('the name of a backend')).describe('Where sessions go, by its name under `backends`.'),
     aws: section({
       partition: ARN.partition.optional().describe(ARN_HELP.partition),
@@ -455,6 +473,12 @@ const DOMAIN = section(
     policy: oneOf(['enforce', 'report'])
       .default('enforce')
       .describe('report: what policies deny is decided, counted and logged, and passes all the same.'),
+    denials: oneOf(['open', 'aws-iot', 'lenient'])
+      .optional()
+      .transform(orNull)
+      .describe(
+        'How a device sees that a policy denies. open: by a reason code, or the end of a connection that has none for it. aws-iot: also a denied 3.1.1 connect or subscription ends it. lenient: no connection is ended; what 3.1.1 and QoS 0 have no word for is dropped. Absent: as the profile.',
+      ),
     clientId: CLIENT_ID.prefault({}).describe('Which client ids devices may use, and what the broker sees of them.'),
     limits: section({ profile: PROFILE.optional().transform(orNull).describe(PROFILE_HELP), ...LIMIT_SHAPE })
       .transform(({ profile, ...written }) => ({ profile, own: ownRules(written) }))
@@ -692,6 +716,29 @@ const HTTP_LIMITS = section({
     .describe('Largest body that is forwarded. What is published or signed ends at 128KiB in any case.'),
 })
 
+const EVENT_SINK = z.discriminatedUnion(
+  'kind',
+  [
+    section({
+      kind: z.literal('broker').describe('As JSON on reserved topics of a broker, at QoS 1.'),
+      backend: z.string(expected('the name of a backend')).describe('Which, by its name under `backends`.'),
+      topicPrefix: z
+        .string(expected('a topic such as $aws/events'))
+        .regex(/^[^+#\0]{1,128}$/, 'expected a topic of at most 128 characters, without + and #')
+        .refine((text) => !text.endsWith('/'), 'expected a topic without / at its end')
+        .default('$aws/events')
+        .describe('Topics begin with it.'),
+    }),
+    section({ kind: z.literal('log').describe('As lines of the log.') }),
+    section({
+      kind: z.literal('module').describe('To an ES module of your own.'),
+      path: path('an ES module').describe('Its default export makes a sink from `options`.'),
+      options: z.record(z.string(), z.unknown()).default({}).describe('For the module.'),
+    }),
+  ],
+  expected('an event sink with kind broker, log or module'),
+)
+
 export const SETTINGS = section({
   aws: section({
     partition: ARN.partition.default('aws').describe(ARN_HELP.partition),
@@ -781,6 +828,10 @@ export const SETTINGS = section({
     )
     .prefault({})
     .describe('Ceilings that protect this process, and what sessions may ask for.'),
+  events: z
+    .array(EVENT_SINK, expected('a list such as [ { kind: broker, backend: main }, { kind: log } ]'))
+    .default([])
+    .describe('Who is told when devices come, go, subscribe or register themselves. None: nobody.'),
   metrics: section({
     bind: bind()
       .default('127.0.0.1:9883')
@@ -806,6 +857,14 @@ export const SETTINGS = section({
     .describe(
       "What carries MQTT: auto is the runtime's own sockets where it is Bun, portable is those of node:net and node:tls.",
     ),
+  ticketKeys: section({
+    rotation: ticketTime()
+      .default('12h')
+      .transform(toMs)
+      .describe('How long keys are used; sessions end with the keys of their tickets.'),
+  })
+    .prefault({})
+    .describe('Keys of session tickets, made at the start, shared by the workers and kept in memory.'),
   drain: section({
     grace: duration('0s').default('30s').transform(toMs).describe('How long sessions may go on after the stop signal.'),
   })
@@ -832,6 +891,7 @@ export type Settings = DeepReadonly<Omit<z.output<typeof SETTINGS>, 'include'>>
 export type ListenerSettings = Settings['listeners'][number]
 export type DomainSettings = Settings['domains'][number]
 export type ClientTrustSettings = DomainSettings['clientTrust']
+export type EventSinkSettings = Settings['events'][number]
 export type BackendSettings = DeepReadonly<z.output<typeof BACKEND>>
 
 /**
@@ -847,6 +907,7 @@ export const PATHS: readonly { readonly setting: string; readonly must: 'file' |
   { setting: 'backends.*.ca.*', must: 'file' },
   { setting: 'backends.*.cert', must: 'file' },
   { setting: 'backends.*.key', must: 'file' },
+  { setting: 'events.*.path', must: 'file' },
   { setting: 'registries.*.path', must: 'folder' },
   { setting: 'registries.*.state', must: 'new' },
   { setting: 'admin.socket', must: 'new' },

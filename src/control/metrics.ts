@@ -57,8 +57,12 @@ export interface Metrics {
   hello(result: string): void
   /** `version`: `TLSv1.2`, `TLSv1.3` or `none`. */
   handshake(result: string, version: string, seconds: number): void
+  /** Beside `handshake`: it went on with an earlier session. */
+  resumed(version: string): void
+  ticketKeysRotated(): void
   identity(method: AuthMethod, result: string): void
   /** `result`: `allowed`, `denied`, `ok`, `canceled`, or what kept the answer away; `seconds` waiting included. */
+  lifecycleEvent(result: 'sent' | 'dropped'): void
   authorizerCall(authorizer: string, result: string, seconds: number): void
   authorizerCircuit(authorizer: string, open: boolean): void
   /** `seconds` from accept to CONNACK sent. */
@@ -112,8 +116,11 @@ export const METRICS = {
   accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out.' },
   hellos_total:                  { type: 'counter',   labels: ['result'],            help: 'ClientHellos looked at; a probe closed without sending a byte.' },
   handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
+  handshakes_resumed_total:      { type: 'counter',   labels: ['version'],           help: 'TLS handshakes that went on with an earlier session; they are among those of handshakes_total that are ok.' },
+  ticket_key_rotations_total:    { type: 'counter',   labels: [],                    help: 'Times that the keys of session tickets were replaced, by process; in a worker its first ones from the primary count.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
+  lifecycle_events_total:        { type: 'counter',   labels: ['result'],            help: 'Lifecycle events for brokers: sent (the broker has acknowledged it), or dropped (it was away for too long).' },
   authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
   authorizer_call_seconds:       { type: 'histogram', labels: ['authorizer'],        buckets: CONNECTION_BUCKETS, help: 'Duration of the questions that were answered, waiting for their turn included.' },
   authorizer_circuit_open:       { type: 'gauge',     labels: ['authorizer'],        help: 'Processes in which an authorizer failed so often that it is not asked for a while.' },
@@ -379,10 +386,16 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   for (const version of ['TLSv1.2', 'TLSv1.3']) handshakes.inc({ result: 'ok', version }, 0)
   for (const result of reasonsOn('handshake')) handshakes.inc({ result, version: 'none' }, 0)
   const handshakeSeconds = histogram('handshake_seconds')
+  const resumptions = counter('handshakes_resumed_total')
+  for (const version of ['TLSv1.2', 'TLSv1.3']) resumptions.inc({ version }, 0)
+  const ticketKeyRotations = counter('ticket_key_rotations_total')
 
   const identities = counter('identities_total')
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
   for (const result of ['ok', 'identity_fault']) identities.inc({ method: 'backend', result }, 0)
+
+  const lifecycleEvents = counter('lifecycle_events_total')
+  for (const result of ['sent', 'dropped']) lifecycleEvents.inc({ result }, 0)
 
   const authorizerCalls = counter('authorizer_calls_total')
   const authorizerSeconds = histogram('authorizer_call_seconds')
@@ -485,7 +498,12 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         handshakes.inc({ result, version })
         if (result === 'ok') handshakeSeconds.observe(seconds)
       },
+      resumed: (version) => resumptions.inc({ version }),
+      ticketKeysRotated: () => ticketKeyRotations.inc(),
       identity: (method, result) => identities.inc({ method, result }),
+      lifecycleEvent(result) {
+        lifecycleEvents.inc({ result })
+      },
       authorizerCall(authorizer, result, seconds) {
         authorizerCalls.inc({ authorizer, result })
         if (ANSWERED.has(result)) authorizerSeconds.observe({ authorizer }, seconds)
@@ -541,7 +559,10 @@ export const NO_METRICS: Metrics = {
   acceptPaused() {},
   hello() {},
   handshake() {},
+  resumed() {},
+  ticketKeysRotated() {},
   identity() {},
+  lifecycleEvent() {},
   authorizerCall() {},
   authorizerCircuit() {},
   connect() {},

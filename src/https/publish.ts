@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import type { Message } from '../backend/message.ts'
 import type { FailureCode } from '../errors.ts'
 import type { SessionRules } from '../mqtt/limits.ts'
+import { isPublishable } from '../mqtt/topic-rules.ts'
 
 /** What an HTTPS publish may ask for, in bytes where not said otherwise. */
 export interface PublishLimits {
@@ -11,7 +12,7 @@ export interface PublishLimits {
   readonly topicSlashes: number | null
   /** `$aws/rules/<rule>/` of Basic Ingest does not count. */
   readonly basicIngest: boolean
-  /** False: RETAIN is refused on a topic that begins with `$`. */
+  /** False: of topics that begin with `$` only the operations that AWS IoT Core documents, and none of them retained. */
   readonly reservedTopicsOpen: boolean
   /** Names and values together. */
   readonly userPropertyBytes: number
@@ -108,6 +109,8 @@ function read(target: string, rawHeaders: readonly string[], body: Uint8Array, l
   if (retain && !limits.reservedTopicsOpen && topic.startsWith('$')) {
     refuse('retain is not available on a topic that begins with $', 'ERR_RETAIN_UNSUPPORTED')
   }
+  // Over MQTT it would end the session: events and answers on these topics are not a device's to write.
+  if (!limits.reservedTopicsOpen && !isPublishable(topic)) refuse('the topic is reserved', 'ERR_TOPIC_INVALID')
   if (body.length > limits.payloadBytes) {
     refuse(`the payload is larger than ${limits.payloadBytes} bytes`, 'ERR_PAYLOAD_TOO_LARGE')
   }

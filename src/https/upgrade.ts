@@ -83,7 +83,10 @@ class Upgrading {
     conversation.handOver(this.#session(stream, ending))
   }
 
-  /** What the device did against the protocol of WebSockets tells more than that it left. */
+  /**
+   * What the device did against the protocol of WebSockets tells more than that it left, or left in the middle of its
+   * CONNECT. Where we had ended the session before, that stays the reason.
+   */
   async #session(stream: MessageStream, ending: Promise<CloseReason>): Promise<CloseReason> {
     const { closing } = this.#context
     const onClosing = () => {
@@ -92,8 +95,11 @@ class Upgrading {
     closing.addEventListener('abort', onClosing, { once: true })
     if (closing.aborted) onClosing()
     try {
-      const reason = await ending
-      if (stream.fault) throw new ProxyError(stream.fault.code, stream.fault.detail)
+      const reason = await ending.catch((error: unknown) => {
+        throw faultOf(stream) ?? error
+      })
+      const fault = reason === 'downstream' ? faultOf(stream) : null
+      if (fault !== null) throw fault
       return reason
     } finally {
       closing.removeEventListener('abort', onClosing)
@@ -183,6 +189,10 @@ class Upgrading {
       failure: failed,
     })
   }
+}
+
+function faultOf({ fault }: MessageStream): ProxyError | null {
+  return fault ? new ProxyError(fault.code, fault.detail) : null
 }
 
 const has = ({ connection }: Conversation, protocol: 'wss' | 'https'): boolean =>

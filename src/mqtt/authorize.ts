@@ -46,6 +46,10 @@ export function* connectDenials(
 ): Generator<Denial> {
   const id = clientIdDenial(ids, who, domain)
   if (id !== null) yield id
+  // As with its user name and password: the broker is told who it is by us, and not by the device as well.
+  if (who.principal.method !== 'backend' && connect.packet.properties?.authenticationMethod !== undefined) {
+    yield limit('ERR_CREDENTIALS_REFUSED', 'authentication by the broker (AUTH) of a device that was judged here')
+  }
   yield* connectLimits(connect, domain.rules)
   yield* willLimits(connect, domain.rules)
   yield* policyDenials(permit, 'iot:Connect', `client/${ids.device}`)

@@ -3,6 +3,7 @@ import type { FailureCode } from '../errors.ts'
 import type { ByteStream } from '../relay.ts'
 import { CONNECT_PROPERTIES, checkProperties, Walk, WILL_PROPERTIES } from './properties.ts'
 import type { MqttVersion } from './reason.ts'
+import { QUESTIONABLE } from './topic-rules.ts'
 
 /** A whole, valid CONNECT and where its parts lie in `bytes`, so that it can be changed without being encoded again. */
 export interface Connect {
@@ -172,7 +173,10 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
       walk.field()
     }
     const credentials = walk.at
-    if (bits & USERNAME) walk.text('user name')
+    // The broker may never see it: what it would refuse is refused here.
+    if (bits & USERNAME && QUESTIONABLE.test(walk.text('user name'))) {
+      throw new RangeError('user name holds a control character or no character [MQTT 5.0 §1.5.4]')
+    }
     if (bits & PASSWORD) walk.field()
     if (walk.at !== bytes.length) throw new RangeError(`${bytes.length - walk.at} bytes after the payload`)
 

@@ -31,3 +31,6 @@ export const AWS_IOT_DENIALS: Denials = { ...OPEN_DENIALS, connect3: 'close', su
 
 /** The connection is kept whatever is denied: for devices that cannot bear to lose it. */
 export const LENIENT_DENIALS: Denials = { ...OPEN_DENIALS, publish3: 'drop', publish5QoS0: 'drop' }
+
+/** By the names under which a domain may ask for them; that of its profile unless it does. */
+export const DENIALS = { open: OPEN_DENIALS, 'aws-iot': AWS_IOT_DENIALS, lenient: LENIENT_DENIALS } as const

@@ -2,6 +2,7 @@ import type { Settings } from '../config/schema.ts'
 import type { FailureCode } from '../errors.ts'
 import type { Action, ArnHead } from '../policy/permit.ts'
 import type { Domain } from '../tls/domains.ts'
+import { DENIALS } from './denials.ts'
 import { rulesOf, type SessionRules } from './limits.ts'
 
 /** What one domain says about its sessions. */
@@ -30,14 +31,15 @@ export interface Denial {
  */
 export function domainRules(settings: Settings): (domain: Pick<Domain, 'name'>) => DomainRules {
   const byName = new Map<string, DomainRules>()
-  for (const { serverNames, aws, policy, clientId, clientTrust, limits } of settings.domains) {
+  for (const { serverNames, aws, policy, denials, clientId, clientTrust, limits } of settings.domains) {
+    const told = denials === null ? {} : { denials: DENIALS[denials] }
     byName.set(serverNames[0]!, {
       arn: {
         partition: aws.partition ?? settings.aws.partition,
         region: aws.region ?? settings.aws.region,
         accountId: aws.accountId ?? settings.aws.accountId,
       },
-      rules: rulesOf(limits.profile ?? settings.limits.profile, settings.limits.own, limits.own),
+      rules: rulesOf(limits.profile ?? settings.limits.profile, settings.limits.own, limits.own, told),
       reportOnly: policy === 'report',
       clientId,
       cutAtExpiry: clientTrust.cutAtExpiry,

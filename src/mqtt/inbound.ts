@@ -1,6 +1,7 @@
 /** [hot] Device to broker: what a device may say, packet by packet. */
 import type { FailureCode } from '../errors.ts'
 import { FAILURES } from '../errors.ts'
+import { disconnectWithin, MAX_DISCONNECT } from './disconnect.ts'
 import type { Shared } from './gate.ts'
 import type { KeepAliveEntry } from './keep-alive.ts'
 import { bit, DROP, FAULT, Lane, PASS, REPLACE } from './lane.ts'
@@ -118,8 +119,7 @@ export class Inbound extends Lane {
       case PINGREQ:
         return remaining === 0 ? PASS : this.#fault('ERR_PACKET_MALFORMED')
       case DISCONNECT:
-        this.disconnected = true
-        return PASS
+        return this.#goodbye(remaining)
       default:
         return PASS
     }
@@ -128,6 +128,7 @@ export class Inbound extends Lane {
   protected judge(bytes: Buffer, start: number, bodyAt: number, have: number): number {
     const { type, remainingLength } = this.cursor
     if (type === PUBLISH) return this.#publish(bytes, start, bodyAt, have)
+    if (type === DISCONNECT) return this.#disconnect(bytes.subarray(bodyAt, bodyAt + remainingLength))
     if (type === SUBSCRIBE || type === UNSUBSCRIBE) {
       const body = bytes.subarray(bodyAt, bodyAt + remainingLength)
       const { subscriptions } = this.#shared
@@ -347,6 +348,27 @@ export class Inbound extends Lane {
     if (this.flight.passed.has(packetId)) return
     this.opposite.acknowledge((qos === 1 ? PUBACK : PUBREC) << 4, packetId, reason)
     if (qos === 2 && reason < 0x80) this.flight.ours.add(packetId)
+  }
+
+  /** Only a Session Expiry Interval in it is a thing to look at; a packet without properties has none. */
+  #goodbye(remaining: number): number {
+    const { rules, version } = this.#shared.options
+    if (version === 5 && rules.sessionExpirySeconds !== null && remaining > 1) {
+      return remaining <= MAX_DISCONNECT ? remaining : this.#fault('ERR_PACKET_TOO_LARGE')
+    }
+    this.disconnected = true
+    return PASS
+  }
+
+  #disconnect(body: Buffer): number {
+    try {
+      this.replacement = disconnectWithin(body, this.#shared.options.rules.sessionExpirySeconds!)
+    } catch {
+      return this.#fault('ERR_PACKET_MALFORMED')
+    }
+    this.disconnected = true
+    this.replaced = body.length
+    return this.replacement === null ? PASS : REPLACE
   }
 
   #subscribe(verdict: SubscribeVerdict): number {

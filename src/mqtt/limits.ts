@@ -1,4 +1,4 @@
-import { AWS_IOT_DENIALS, type Denials, OPEN_DENIALS } from './denials.ts'
+import { DENIALS, type Denials } from './denials.ts'
 
 /**
  * What a session may ask for, and what becomes of it. `null` is no limit of ours: the broker's own rule holds.
@@ -11,7 +11,7 @@ export interface SessionRules {
   readonly denials: Denials
   /** Highest QoS of a publish, a subscription or a will. */
   readonly maxQoS: 0 | 1 | 2
-  /** Largest packet after CONNECT, as Remaining Length in bytes. */
+  /** Largest packet from a device after CONNECT, as Remaining Length in bytes; what it takes is its own to say. */
   readonly packetBytes: number
   /** Largest payload of a PUBLISH or a will, in bytes. */
   readonly payloadBytes: number | null
@@ -84,7 +84,7 @@ const DAY = 86_400
 // biome-ignore format: a table is read down its columns
 export const LIMITS = {
   maxQoS:                  { setting: 'maxQoS',              form: 'qos',     range: [0, 2],                open: 2,          'aws-iot': 1,         help: 'Highest QoS of a publish, a subscription or a will.', past: 'CONNACK or DISCONNECT 0x9b; 3.1.1 closes' },
-  packetBytes:             { setting: 'packetSize',          form: 'size',    range: [128, MAX_PACKET + 1], open: MAX_PACKET, 'aws-iot': 149_504,   help: 'Largest packet after CONNECT.', past: 'DISCONNECT 0x95; 3.1.1 closes' },
+  packetBytes:             { setting: 'packetSize',          form: 'size',    range: [128, MAX_PACKET + 1], open: MAX_PACKET, 'aws-iot': 149_504,   help: 'Largest packet from a device after CONNECT.', past: 'DISCONNECT 0x95; 3.1.1 closes' },
   payloadBytes:            { setting: 'payloadSize',         form: 'size',    range: [0, MAX_PACKET],       open: null,       'aws-iot': 131_072,   help: 'Largest payload of a publish or a will.', past: 'CONNACK or DISCONNECT 0x95; 3.1.1 closes' },
   clientIdBytes:           { setting: 'clientIdSize',        form: 'size',    range: [1, 65_535],           open: 65_535,     'aws-iot': 128,       help: 'Longest client id, in UTF-8.', past: 'CONNACK 0x85; 3.1.1 CONNACK 2' },
   topicBytes:              { setting: 'topicSize',           form: 'size',    range: [1, 65_535],           open: 65_535,     'aws-iot': 256,       help: 'Longest topic name or filter, in UTF-8. Under aws-iot `$share/<group>/` and `$aws/rules/<rule>/` do not count.', past: 'DISCONNECT 0x90 for a publish, CONNACK 0x90 for a will, 0x8f for a filter; 3.1.1 closes' },
@@ -112,8 +112,6 @@ export const LIMITS = {
 
 export type LimitSetting = (typeof LIMITS)[LimitKey]['setting']
 
-const DENIALS: Readonly<Record<Profile, Denials>> = { open: OPEN_DENIALS, 'aws-iot': AWS_IOT_DENIALS }
-
 /** The broker's own rules under safety ceilings. */
 export const OPEN_RULES: SessionRules = rulesOf('open')
 
@@ -124,5 +122,6 @@ export const AWS_IOT_RULES: SessionRules = rulesOf('aws-iot')
 export function rulesOf(profile: Profile, ...own: readonly Partial<SessionRules>[]): SessionRules {
   const values = Object.entries(LIMITS).map(([key, row]) => [key, row[profile]])
   // `satisfies` above has checked that each row holds what its key may be.
-  return Object.assign({}, Object.fromEntries(values), ...own, { profile, denials: DENIALS[profile] }) as SessionRules
+  const whole = { ...Object.fromEntries(values), denials: DENIALS[profile] }
+  return Object.assign(whole, ...own, { profile }) as SessionRules
 }

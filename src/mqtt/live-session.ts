@@ -11,6 +11,7 @@ import type { DomainRules } from './domain-rules.ts'
 import { Gate, type GateClock, type GateObserver } from './gate.ts'
 import { connackEdits, keepAliveInForce, OPTIONAL_IN_CONNACK, type Terms } from './in-force.ts'
 import type { KeepAliveWheel } from './keep-alive.ts'
+import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
 import { farewell, type MqttVersion, refusal } from './reason.ts'
 import type { Hold } from './takeover.ts'
@@ -61,6 +62,8 @@ export interface LiveSessionOptions {
   readonly hold: Hold
   readonly authority: Omit<AuthorityOptions, 'changed' | 'ended'>
   denied(told: DeniedAction): void
+  /** Null: nobody wants to know. */
+  readonly tell: Tell | null
 }
 
 /** One device and its broker, from CONNECT forwarded to both sides closed. */
@@ -69,6 +72,7 @@ export class Session implements LiveSession, GateObserver {
   readonly #options: LiveSessionOptions
   readonly #gate: Gate
   readonly #authority: Authority
+  readonly #presence: Presence | null
   #relay: Relay | null = null
   #reason: FailureCode | null = null
   #closing = false
@@ -100,6 +104,7 @@ export class Session implements LiveSession, GateObserver {
       },
       ended: (code) => this.close(code),
     })
+    this.#presence = options.tell === null ? null : new Presence(options.tell, connection, terms.ids.device)
     hold.onLost = () => this.close('ERR_SESSION_TAKEN_OVER')
   }
 
@@ -148,7 +153,9 @@ export class Session implements LiveSession, GateObserver {
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
     this.#settleTrace()
     if (this.#reason === null && !outbound.connected && side === 'downstream') this.#count('gone')
-    return this.#reason ?? side ?? 'ERR_INTERNAL'
+    const reason = this.#reason ?? side ?? 'ERR_INTERNAL'
+    this.#presence?.ended(reason, inbound.disconnected)
+    return reason
   }
 
   /** Ends the session with the reason that its version of MQTT can carry. */
@@ -186,7 +193,10 @@ export class Session implements LiveSession, GateObserver {
       return null
     }
     this.#count('ok')
-    hold.confirm().catch((error: unknown) => this.#unconfirmed(error))
+    hold.confirm().then(
+      () => this.#presence?.connected(hold.version),
+      (error: unknown) => this.close(asProxyError(error).code),
+    )
     const keepAlive = keepAliveInForce(terms, connack)
     if (keepAlive === 0) return answer
     const entry = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
@@ -202,9 +212,13 @@ export class Session implements LiveSession, GateObserver {
 
   limited(_limit: Limit): void {}
 
-  subscribed(_filters: readonly string[]): void {}
+  subscribed(filters: readonly string[]): void {
+    this.#presence?.subscribed(filters)
+  }
 
-  unsubscribed(_filters: readonly string[]): void {}
+  unsubscribed(filters: readonly string[]): void {
+    this.#presence?.unsubscribed(filters)
+  }
 
   /** What the device gets in place of the broker's answer; null leaves it as it is. */
   #answer(connack: Connack, packet: Buffer): Buffer | null {
@@ -226,10 +240,6 @@ export class Session implements LiveSession, GateObserver {
     return most === null || whole.length <= most
       ? whole
       : rewriteConnack(body, connect.version, new Map([...edits, ...OPTIONAL_IN_CONNACK]))
-  }
-
-  #unconfirmed(error: unknown): void {
-    this.close(asProxyError(error).code)
   }
 
   #settleTrace(): void {

@@ -3,8 +3,8 @@ import type { FailureCode } from '../errors.ts'
 import { readConnack } from './connack.ts'
 import type { Shared } from './gate.ts'
 import { bit, DROP, EVERY_TYPE, FAULT, Lane, PASS, REPLACE } from './lane.ts'
-import { OUTBOUND } from './packet-cursor.ts'
-import { PublishHead } from './publish-head.ts'
+import { MAX_REMAINING, OUTBOUND } from './packet-cursor.ts'
+import { OVERSIZED, PublishHead } from './publish-head.ts'
 import { rebuilt, rebuiltLength } from './publish-rewrite.ts'
 import { MAX_SUBSCRIBE } from './subscriptions.ts'
 import { type Aliased, TopicAliases } from './topic-alias.ts'
@@ -50,7 +50,9 @@ export class Outbound extends Lane {
   #judges = false
 
   constructor(shared: Shared, settle: (bytes: number, lane: Lane) => void) {
-    super(OUTBOUND[shared.options.version], shared.options.rules.packetBytes)
+    // `rules.packetBytes` is for what devices send. What they take is in their CONNECT, and the broker keeps to that; a
+    // delivery is not held here, whatever its size.
+    super(OUTBOUND[shared.options.version], MAX_REMAINING)
     this.#shared = shared
     this.#settle = settle
   }
@@ -178,6 +180,11 @@ export class Outbound extends Lane {
     const head = this.#head
     const read = head.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
     if (read > 0) return read
+    if (read === OVERSIZED && this.#shared.options.device.topicAliasMaximum === 0) {
+      // Ended for it, the session would get it again with its next connection, and so for ever.
+      this.#shared.limited('properties')
+      return this.#withhold()
+    }
     if (read < 0) return this.#fault()
     let aliased: Aliased | null = null
     if (head.alias >= 0 || head.topicAt === head.topicEnd) {

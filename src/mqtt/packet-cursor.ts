@@ -7,6 +7,9 @@ const TYPE = 0
 const LENGTH = 1
 const BODY = 2
 
+/** The most that Remaining Length can say, in bytes (MQTT 5.0 §1.5.5). */
+export const MAX_REMAINING = 268_435_455
+
 /** Verdict on a packet's first byte (control packet type and flags) for one direction and version. */
 export type FirstByteTable = Uint8Array
 const LEGAL = 1

@@ -27,6 +27,7 @@ import {
   seconds,
   versionName,
 } from './live-session.ts'
+import { type Tell, tellConnectFailed } from './presence.ts'
 import { type MqttVersion, refusal } from './reason.ts'
 import { rewriteConnect } from './rewrite.ts'
 import { type Hold, Takeover } from './takeover.ts'
@@ -53,6 +54,8 @@ export interface SessionParts {
   backendFor(domain: Domain): Backend
   /** Told of what policies deny, per packet: whoever logs it bounds it. */
   denied(told: DeniedAction): void
+  /** Of what happens to devices; null: nobody wants to know. */
+  readonly tell: Tell | null
 }
 
 /** MQTT that comes over another protocol of the same connection: the frames of a WebSocket, as bytes. */
@@ -170,6 +173,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
           judge: (whom) => liveJudgement(connection, connect, ids, whom, domain),
         },
         denied: (told) => parts.denied(told),
+        tell: parts.tell,
       })
       live.add(session)
       try {
@@ -178,7 +182,8 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         live.delete(session)
       }
     } catch (error) {
-      if (attempt.deviceLeft && trace.stage === 'open') {
+      // While it was asked who it is, only what was called off for it counts so: a refusal that came first stays one.
+      if (attempt.deviceLeft && (trace.stage === 'open' || error === attempt.signal.reason)) {
         parts.metrics.connect('gone', versionName(version), seconds(connection))
         return 'downstream'
       }
@@ -246,7 +251,9 @@ function admitted(
       parts.metrics.traffic.gate.denied[action]++
       parts.denied({ connection, trace, action, resource, code, reported })
     }
-    if (!reported) throw new ProxyError(code, denial.detail)
+    if (reported) continue
+    if (parts.tell !== null && action !== null) tellConnectFailed(parts.tell, who, connection.remoteAddress, ids.device)
+    throw new ProxyError(code, denial.detail)
   }
   parts.metrics.traffic.gate.allowed['iot:Connect']++
   const terms = termsOf(connect, ids, domain.rules, permit.allowsAll('iot:Receive'))

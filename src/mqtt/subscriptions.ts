@@ -20,7 +20,7 @@ interface Pending {
   /** Of SUBSCRIBE: the answer per filter of the device, `ASKED` where the broker's goes; null when all of them are. */
   readonly codes: Uint8Array | null
   /** Filters that count as subscriptions from now on, unless the broker refuses them. */
-  readonly fresh: readonly string[]
+  readonly fresh: ReadonlySet<string>
   readonly bytes: number
 }
 
@@ -32,6 +32,7 @@ const ASKED = 0xff
 
 const SUBSCRIBE = 0x82
 const SUBACK = 0x90
+const MALFORMED = 0x81
 const DENIED = 0x87
 const FILTER_INVALID = 0x8f
 const QUOTA = 0x97
@@ -68,7 +69,7 @@ export class Subscriptions {
       this.#shared.limited('subscription_identifier')
       return fault('ERR_SUBSCRIPTION_ID_UNSUPPORTED')
     }
-    const fresh: string[] = []
+    const fresh = new Set<string>()
     const codes = this.#decide(request, fresh)
     if (!(codes instanceof Uint8Array)) return codes
     const asked = request.filters.filter((_, place) => codes[place] === ASKED)
@@ -97,7 +98,10 @@ export class Subscriptions {
     const { packetId } = request
     if (this.#pending.has(packetId)) return fault('ERR_PACKET_UNEXPECTED')
     const filters = request.filters.map(({ text }) => text)
-    return this.#await(packetId, { kind: 'unsubscribe', filters, codes: null, fresh: [], bytes: body.length }) ?? PASSED
+    return (
+      this.#await(packetId, { kind: 'unsubscribe', filters, codes: null, fresh: new Set(), bytes: body.length }) ??
+      PASSED
+    )
   }
 
   /** @param body a whole SUBACK or UNSUBACK of the broker after its fixed header */
@@ -113,15 +117,18 @@ export class Subscriptions {
     const given = body.subarray(answer.codesAt)
     const expected = kind === 'unsubscribe' && version === 4 ? 0 : pending.filters.length
     if (given.length !== expected) return fault('ERR_BACKEND_PROTOCOL')
-    const done = pending.filters.filter((_, place) => (given[place] ?? 0) < 0x80)
+    // 3.1.1 UNSUBACK has no codes.
+    const codeOf = (place: number) => given[place] ?? 0
+    const done = pending.filters.filter((_, place) => codeOf(place) < 0x80)
     if (kind === 'unsubscribe') {
       for (const filter of done) this.#active?.delete(filter)
       // 0x11: there was no such subscription (MQTT 5.0 §3.11.3).
-      const gone = done.filter((filter) => given[pending.filters.indexOf(filter)] !== 0x11)
+      const gone = pending.filters.filter((_, place) => codeOf(place) < 0x80 && codeOf(place) !== 0x11)
       if (gone.length > 0) observer.unsubscribed(gone)
       return PASSED
     }
-    for (const filter of pending.fresh) if (!done.includes(filter)) this.#active?.delete(filter)
+    const granted = new Set(done)
+    for (const filter of pending.fresh) if (!granted.has(filter)) this.#active?.delete(filter)
     if (done.length > 0) observer.subscribed(done)
     if (pending.codes === null) return PASSED
     const codes = pending.codes
@@ -131,7 +138,7 @@ export class Subscriptions {
   }
 
   /** Per filter: `ASKED`, or why not. */
-  #decide(request: SubscribeRequest, fresh: string[]): Uint8Array | SubscribeVerdict {
+  #decide(request: SubscribeRequest, fresh: Set<string>): Uint8Array | SubscribeVerdict {
     const { version, rules } = this.#shared.options
     const codes = new Uint8Array(request.filters.length)
     const word = (code: number) => (version === 4 ? FAILURE : code)
@@ -146,6 +153,7 @@ export class Subscriptions {
         return fault('ERR_QOS_UNSUPPORTED')
       }
       const code = this.#refusalOf(filter, fresh)
+      if (code === MALFORMED) return fault('ERR_PACKET_MALFORMED')
       const { subscribe3, subscribe5 } = rules.denials
       if (code === DENIED && (version === 4 ? subscribe3 : subscribe5) === 'close') return fault('ERR_ACTION_DENIED')
       codes[place] = code === null ? ASKED : word(code)
@@ -153,10 +161,12 @@ export class Subscriptions {
     return codes
   }
 
-  #refusalOf(filter: Filter, fresh: string[]): number | null {
+  #refusalOf(filter: Filter, fresh: Set<string>): number | null {
     const { rules } = this.#shared.options
     const { permit } = this.#shared
     const problem = filterProblem(filter.text, filter.bytes, rules)
+    // [MQTT-4.7.1-1, MQTT-4.7.1-2]: no broker takes any part of such a SUBSCRIBE.
+    if (problem === 'form') return MALFORMED
     if (problem === 'limit') this.#shared.limited('topic')
     if (problem !== null) return FILTER_INVALID
     if (!permit.allowsAll('iot:Subscribe')) {
@@ -164,12 +174,12 @@ export class Subscriptions {
       if (!this.#shared.permits(permit.allows('iot:Subscribe', resource), 'iot:Subscribe', resource)) return DENIED
     }
     const active = this.#active
-    if (active === null || active.has(filter.text) || fresh.includes(filter.text)) return null
-    if (active.size + fresh.length >= rules.subscriptions!) {
+    if (active === null || active.has(filter.text) || fresh.has(filter.text)) return null
+    if (active.size + fresh.size >= rules.subscriptions!) {
       this.#shared.limited('subscriptions')
       return QUOTA
     }
-    fresh.push(filter.text)
+    fresh.add(filter.text)
     return null
   }
 

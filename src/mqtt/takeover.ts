@@ -44,6 +44,8 @@ export class Takeover {
 export class Hold {
   /** Called once when somebody else has it. */
   onLost: (() => void) | null = null
+  /** Which connection of its client id this is, in the words of lifecycle events; as of the last answer. */
+  version = 0
   readonly #store: Store
   readonly #claim: Omit<Claim, 'tentative'>
   /** Devices that only the broker knows have no principal of their own yet. */
@@ -108,10 +110,16 @@ export class Hold {
       })
     }
     if (answer.kind !== 'granted') throw new ProxyError(...REFUSED[answer.kind])
+    this.version = answer.version
   }
 }
 
-/** A certificate is the same one everywhere; what an authorizer or a broker calls somebody is known in its domain only. */
-function ownerOf({ id, method }: Principal, domain: string): string {
-  return method === 'x509' ? `x509 ${id}` : `${method} ${domain} ${id}`
+/**
+ * A certificate is the same one everywhere. What a broker calls somebody is known in its domain only, and what an
+ * authorizer does is its own: another one's principal of that name is somebody else. None of the names before the id has
+ * a space in it.
+ */
+function ownerOf({ id, method, attributes }: Principal, domain: string): string {
+  if (method === 'x509') return `x509 ${id}`
+  return `${method} ${domain} ${attributes.authorizer ?? ''} ${id}`
 }

@@ -62,29 +62,43 @@ export function topicNameProblem(text: string, byteLength: number, rules: Sessio
   }
   if (length > rules.topicBytes) return 'ERR_TOPIC_INVALID'
   if (rules.topicSlashes !== null && slashes > rules.topicSlashes) return 'ERR_TOPIC_INVALID'
-  if (rules.reservedTopicsOpen || !text.startsWith('$')) return null
-  return PUBLISHABLE.some((pattern) => pattern.test(text)) ? null : 'ERR_TOPIC_INVALID'
+  return rules.reservedTopicsOpen || isPublishable(text) ? null : 'ERR_TOPIC_INVALID'
 }
 
-/** What is wrong with a filter: its form, or a limit of ours; null when nothing is. */
-export type FilterProblem = 'form' | 'limit'
+/** Whether a device may publish to it where topics with `$` are reserved. */
+export function isPublishable(topic: string): boolean {
+  return !topic.startsWith('$') || PUBLISHABLE.some((pattern) => pattern.test(topic))
+}
+
+/**
+ * Control characters and code points that are none: a server may take them for malformed (MQTT 5.0 §1.5.4), and some
+ * brokers do. What a broker never sees of a device has to be held to that here, or we would be laxer than it is alone.
+ */
+export const QUESTIONABLE = /[\p{Cc}\p{Noncharacter_Code_Point}]/u
+
+/**
+ * What is wrong with a filter; null when nothing is. `form`: it is none at all, and the packet is malformed; `group`: the
+ * group of a shared subscription is missing or may not be one; `limit`: it is past a limit of ours.
+ */
+export type FilterProblem = 'form' | 'group' | 'limit'
 
 export function filterProblem(filter: string, byteLength: number, rules: SessionRules): FilterProblem | null {
   let plain = filter
   let length = byteLength
   let slashes = 0
+  if (!wildcardsFit(filter)) return 'form'
   if (filter.startsWith('$share/')) {
     const shared = SHARED.exec(filter)
     const group = shared?.[1] ?? ''
-    if (shared === null || group === '' || /[+#]/.test(group)) return 'form'
-    plain = filter.slice(shared[0].length)
-    if (plain === '') return 'form'
+    plain = shared === null ? '' : filter.slice(shared[0].length)
+    // [MQTT-4.8.2-1, MQTT-4.8.2-2]
+    if (shared === null || group === '' || group === '+' || plain === '')
+      return QUESTIONABLE.test(filter) ? 'form' : 'group'
     if (rules.profile === 'aws-iot') {
       if (group.length > MAX_GROUP) return 'limit'
       length -= Buffer.byteLength(shared[0])
     } else slashes = 2
   }
-  if (!wildcardsFit(plain)) return 'form'
   for (let at = 0; at < plain.length; at++) if (plain.charCodeAt(at) === SLASH) slashes++
   if (length > rules.topicBytes) return 'limit'
   if (rules.topicSlashes !== null && slashes > rules.topicSlashes) return 'limit'

@@ -75,10 +75,10 @@ const CA = z.strictObject({
 })
 
 const POLICY_NAME = /^[\w+=,.@-]{1,128}$/
-const ACCESS_KEY_ID = /^\w{16,128}$/
+const ACCESS_KEY_ID = /^\w{1,128}$/
 
 const ACCESS_KEY = z.strictObject({
-  id: z.string('expected an access key id').regex(ACCESS_KEY_ID, 'expected 16 to 128 letters and digits'),
+  id: z.string('expected an access key id').regex(ACCESS_KEY_ID, 'expected 1 to 128 letters and digits'),
   secret: SECRET,
   sessionToken: SECRET.optional(),
   status: status(['ACTIVE', 'INACTIVE']).default('ACTIVE'),

@@ -1,9 +1,14 @@
+import { LRUCache } from 'lru-cache'
 import type { Claim, ClaimAnswer } from './store.ts'
 
 /** A live session is taken over at most once in this time, whatever the limits say. */
 const TAKEOVER_PAUSE_MS = 1_000
 /** What is known of a key that nobody holds is kept so long, for its rate. */
 const MEMORY_MS = 1_000
+
+/** How often a key was claimed is known so long after the last time, and of so many keys. */
+const VERSION_MS = 3_600_000
+const MAX_VERSIONS = 100_000
 
 interface Entry {
   owner: string
@@ -27,11 +32,13 @@ export class Claims {
   readonly #entries = new Map<string, Entry>()
   /** Keys without a session → since when, the oldest first. */
   readonly #idle = new Map<string, number>()
+  readonly #versions: LRUCache<string, number>
 
   /** @param now monotonic, in milliseconds */
   constructor(lost: (session: string, member: number) => void, now: () => number = () => performance.now()) {
     this.#lost = lost
     this.#now = now
+    this.#versions = new LRUCache({ max: MAX_VERSIONS, ttl: VERSION_MS, perf: { now } })
   }
 
   claim({ key, owner, session, perSecond, tentative }: Claim, member: number): ClaimAnswer {
@@ -40,7 +47,8 @@ export class Claims {
     const entry = this.#entries.get(key)
     const held = entry !== undefined && entry.session !== null && entry.session !== session
     if (held && entry.owner !== owner) return { kind: 'taken' }
-    if (tentative) return { kind: 'granted' }
+    const version = (this.#versions.get(key) ?? -1) + 1
+    if (tentative) return { kind: 'granted', version }
     if (held && now - entry.takenOverAt < TAKEOVER_PAUSE_MS) return { kind: 'rate' }
     const allowance = perSecond === null ? 0 : allowanceOf(entry, perSecond, now)
     if (perSecond !== null && allowance < 1) return { kind: 'rate' }
@@ -55,7 +63,8 @@ export class Claims {
       countedAt: now,
       takenOverAt: held ? now : (entry?.takenOverAt ?? Number.NEGATIVE_INFINITY),
     })
-    return { kind: 'granted' }
+    this.#versions.set(key, version)
+    return { kind: 'granted', version }
   }
 
   release(key: string, session: string): void {

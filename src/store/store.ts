@@ -26,7 +26,8 @@ export interface Claim {
 }
 
 export type ClaimAnswer =
-  | { readonly kind: 'granted' }
+  /** `version` counts the claims of this key that were granted; it begins again after an hour without one. */
+  | { readonly kind: 'granted'; readonly version: number }
   /** Somebody else is connected under this key. */
   | { readonly kind: 'taken' }
   /** Too soon after the last one. */

@@ -1,7 +1,8 @@
-import { constants, createHash, createPrivateKey, X509Certificate } from 'node:crypto'
+import { constants, createPrivateKey, X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls'
 import { LRUCache } from 'lru-cache'
+import type { TicketSecret } from '../store/ticket-secret.ts'
 import {
   ADMISSIONS,
   type Admission,
@@ -10,8 +11,10 @@ import {
   COMBINATIONS,
   type EndpointType,
   explicitAdmissions,
+  wantsCertificate as wantCertificates,
 } from './admission.ts'
 import { contextOptions, TLS_RUNTIME, type TlsRuntime } from './policies.ts'
+import { type AdmissionFacts, sessionIdContext, TICKET_FACTS, ticketKeys } from './tickets.ts'
 
 export type TrustMode = 'registry' | 'ca' | 'registry-or-ca' | 'registry-and-ca'
 
@@ -37,8 +40,11 @@ export interface Domain {
   readonly missingSuites: readonly string[]
   /** From accept to the end of the handshake. */
   readonly handshakeTimeoutMs: number
-  /** The one cached context of (name, policy, generation), with or without a client certificate asked for. */
-  context(wantsCertificate: boolean): SecureContext
+  /**
+   * The one cached context of (name, policy, generation, ticket keys), with or without a client certificate asked for.
+   * `full`: no session is resumed and none can be later.
+   */
+  context(wantsCertificate: boolean, full?: boolean): SecureContext
 }
 
 /** Whose word counts for a client certificate. */
@@ -83,6 +89,10 @@ export interface DomainOptions {
   readonly handshakeTimeoutMs: number
   readonly backend: string
   readonly registry: string | null
+  /** Null: every handshake is a full one. */
+  readonly sessionTickets: { readonly lifetimeMs: number } | null
+  /** Whether more of a device's chain is looked at than its own certificate: by CAs, revocation lists or a callback. */
+  readonly judgesChains: boolean
 }
 
 export interface DomainsOptions {
@@ -94,6 +104,8 @@ export interface DomainsDeps {
   /** Milliseconds since 1970; `Date.now` when absent. */
   readonly now?: () => number
   readonly runtime?: TlsRuntime
+  /** What ticket keys are made of; absent: no domain has tickets. */
+  readonly ticketSecret?: TicketSecret
   /** Contexts held at once, over all domains. 14 KB each on Bun, 49 KB on Node. */
   readonly maxContexts?: number
 }
@@ -115,9 +127,6 @@ export class DomainsError extends Error {
   }
 }
 
-/** RFC 5246 and OpenSSL allow 32 bytes. The option is text, so 32 hex digits: 128 bits of the hash. */
-const SESSION_ID_CONTEXT_DIGITS = 32
-
 const MAX_CONTEXTS = 4_096
 const MIN_RSA_BITS = 2_048
 /** Certificates closer to their end than this are warned of. */
@@ -130,17 +139,17 @@ const SERVER_USAGES = ['1.3.6.1.5.5.7.3.1', '2.5.29.37.0']
 const HOST_NAME = /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/
 
 /**
- * No tickets and no compression; the server's order of suites counts; a client may not renegotiate. BoringSSL has no
- * compression and no renegotiation for servers at all, and its constants are 0.
- *
+ * No compression; the server's order of suites counts; a client may not renegotiate. BoringSSL has no compression and no
+ * renegotiation for servers at all, and its constants are 0.
+ */
+const SECURE_OPTIONS =
+  constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_NO_COMPRESSION | constants.SSL_OP_CIPHER_SERVER_PREFERENCE
+
+/**
  * On OpenSSL, NO_TICKET in TLS 1.3 still sends two messages named NewSessionTicket that hold only a session id, and
  * Node gives no way to send none. Nothing redeems them: Node keeps no server-side sessions unless asked to.
  */
-const SECURE_OPTIONS =
-  constants.SSL_OP_NO_TICKET |
-  constants.SSL_OP_NO_RENEGOTIATION |
-  constants.SSL_OP_NO_COMPRESSION |
-  constants.SSL_OP_CIPHER_SERVER_PREFERENCE
+const WITHOUT_TICKETS = SECURE_OPTIONS | constants.SSL_OP_NO_TICKET
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error)).slice(0, 300)
 
@@ -154,22 +163,10 @@ export function certificatesOf(pem: string): X509Certificate[] {
 
 const trustsCa = (options: DomainOptions): boolean => options.trustMode !== 'registry'
 
-/**
- * Hash over all that decides who is let in, so that a session made under other rules cannot be resumed here. Always
- * set: unset, OpenSSL fails every returning client that was asked for a certificate.
- */
-export function sessionIdContext(
-  name: string,
-  caCertificates: readonly X509Certificate[],
-  wantsCertificate: boolean,
-  tlsPolicy: string,
-  generation: number,
-): string {
-  const cas = caCertificates.map((ca) => ca.fingerprint256).sort()
-  return createHash('sha256')
-    .update(JSON.stringify([name, cas, wantsCertificate, tlsPolicy, generation]))
-    .digest('hex')
-    .slice(0, SESSION_ID_CONTEXT_DIGITS)
+/** What sessions of a context are sealed with, and how long they last. */
+interface Sealing {
+  readonly keys: Buffer
+  readonly lifetimeMs: number
 }
 
 function secureContextOptions(
@@ -177,6 +174,7 @@ function secureContextOptions(
   idContext: string,
   wantsCertificate: boolean,
   runtime: TlsRuntime,
+  sealing: Sealing | null,
 ): SecureContextOptions {
   const policy = contextOptions(options.tlsPolicy, runtime)
   if (policy.kind === 'refused') throw new Error(policy.detail)
@@ -192,8 +190,11 @@ function secureContextOptions(
     ...(policy.ciphers === null ? {} : { ciphers: policy.ciphers }),
     ...(policy.dhe ? { dhparam: 'auto' } : {}),
     honorCipherOrder: true,
-    secureOptions: SECURE_OPTIONS,
+    secureOptions: sealing === null ? WITHOUT_TICKETS : SECURE_OPTIONS,
     sessionIdContext: idContext,
+    ...(sealing === null
+      ? {}
+      : { ticketKeys: sealing.keys, sessionTimeout: Math.max(1, Math.floor(sealing.lifetimeMs / 1_000)) }),
   }
 }
 
@@ -235,19 +236,33 @@ export function checkDomains(settings: DomainsOptions, deps: DomainsDeps = {}): 
     if (policy.kind === 'refused') issue(policy.detail)
     else if (policy.missing.length > 0) warn(`${options.tlsPolicy} is served without ${policy.missing.join(', ')}`)
 
+    if (options.sessionTickets !== null && wantCertificates(rowsOf(options)) && !mayResume(options, true, runtime)) {
+      warn(
+        'sessionTickets: this TLS library (OpenSSL) forgets the chain of a resumed session, which is judged here by CA, revocation list or callback: ways in with client certificates are served without tickets',
+      )
+    }
     checkCertificates(options, now, issue, warn)
     checkCas(options, now, issue, warn)
 
     // The TLS library has rules of its own (a weak digest in a chain, a curve it lacks): better told now than at a connect.
     if (issues.length === before) {
       try {
-        createSecureContext(secureContextOptions(options, '0', true, runtime))
+        createSecureContext(secureContextOptions(options, '0', true, runtime, null))
       } catch (error) {
         issue(`the TLS library refuses these settings: ${messageOf(error)}`)
       }
     }
   }
   return { issues, warnings }
+}
+
+function rowsOf({ authenticationType, applicationProtocol }: DomainOptions): readonly Admission[] {
+  return authenticationType === 'DEFAULT' ? ADMISSIONS : explicitAdmissions(authenticationType, applicationProtocol)
+}
+
+/** A resumed device is judged as one that came anew; so the library must give back all that is looked at. */
+function mayResume(options: DomainOptions, wantsCertificate: boolean, runtime: TlsRuntime): boolean {
+  return !wantsCertificate || !options.judgesChains || TICKET_FACTS[runtime].keepsChain
 }
 
 type Say = (text: string) => void
@@ -351,19 +366,45 @@ export function createDomains(settings: DomainsOptions, deps: DomainsDeps = {}):
   const { generation } = settings
   const contexts = new LRUCache<string, SecureContext>({ max: deps.maxContexts ?? MAX_CONTEXTS })
 
+  // A context keeps the keys that it was made with, so those of a former secret go with it. With them go their sessions:
+  // neither library can be given a key that opens and does not seal.
+  let epoch = 0
+  const inForce = (): Uint8Array | null => {
+    const current = deps.ticketSecret?.current() ?? null
+    if (current !== null && current.epoch !== epoch) {
+      epoch = current.epoch
+      contexts.clear()
+    }
+    return current?.secret ?? null
+  }
+
   const all = settings.domains.map((options): Domain => {
     const serverNames = options.serverNames.map(normal)
     const name = serverNames[0]!
     const caCertificates = trustsCa(options) ? options.caPems.flatMap(certificatesOf) : []
     const policy = contextOptions(options.tlsPolicy, runtime)
     const byAlpn = options.authenticationType === 'DEFAULT'
-    const idContext = (wanted: boolean) =>
-      sessionIdContext(name, wanted ? caCertificates : [], wanted, options.tlsPolicy, generation)
+    const factsOf = (wantsCertificate: boolean): AdmissionFacts => ({
+      serverNames,
+      authenticationType: options.authenticationType,
+      applicationProtocol: options.applicationProtocol,
+      endpointType: options.endpointType,
+      wantsCertificate,
+      trustMode: options.trustMode,
+      caCertificates: wantsCertificate ? caCertificates : [],
+      registry: options.registry,
+      tlsPolicy: options.tlsPolicy,
+      generation,
+    })
+    const sealingOf = (wantsCertificate: boolean, secret: Uint8Array | null): Sealing | null =>
+      secret === null || options.sessionTickets === null
+        ? null
+        : { keys: ticketKeys(secret, factsOf(wantsCertificate)), lifetimeMs: options.sessionTickets.lifetimeMs }
     return {
       name,
       serverNames,
       enabled: options.enabled,
-      admissions: byAlpn ? ADMISSIONS : explicitAdmissions(options.authenticationType, options.applicationProtocol),
+      admissions: rowsOf(options),
       byAlpn,
       endpointType: options.endpointType,
       backend: options.backend,
@@ -372,13 +413,15 @@ export function createDomains(settings: DomainsOptions, deps: DomainsDeps = {}):
       tlsPolicy: options.tlsPolicy,
       missingSuites: policy.kind === 'usable' ? policy.missing : [],
       handshakeTimeoutMs: options.handshakeTimeoutMs,
-      context(wantsCertificate) {
-        const key = `${name} ${options.tlsPolicy} ${generation} ${wantsCertificate}`
+      context(wantsCertificate, full = false) {
+        const tickets = !full && options.sessionTickets !== null && mayResume(options, wantsCertificate, runtime)
+        const secret = tickets ? inForce() : null
+        const key = `${name} ${options.tlsPolicy} ${generation} ${wantsCertificate} ${secret === null ? 'full' : 'tickets'}`
         const cached = contexts.get(key)
         if (cached) return cached
-        const made = createSecureContext(
-          secureContextOptions(options, idContext(wantsCertificate), wantsCertificate, runtime),
-        )
+        const sealing = sealingOf(wantsCertificate, secret)
+        const idContext = sessionIdContext(factsOf(wantsCertificate))
+        const made = createSecureContext(secureContextOptions(options, idContext, wantsCertificate, runtime, sealing))
         contexts.set(key, made)
         return made
       },

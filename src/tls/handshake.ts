@@ -28,6 +28,8 @@ export interface Secured {
   readonly tls: TLSSocket | LiftedTls
   /** `TLSv1.2` or `TLSv1.3`. */
   readonly version: string
+  /** Whether an earlier session goes on: then `peer` is what was proved when that was made. */
+  readonly resumed: boolean
   /**
    * Null when none was asked for or none came. That none came is told by its absence and by nothing else: the TLS
    * library's verdict is an error then, too. An RSA-PSS device key under BoringSSL also arrives as none.
@@ -118,9 +120,10 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
   }
   const onSecure = () => {
     try {
-      const peer = options.requestCert ? peerOf(tls) : null
+      const resumed = tls.isSessionReused()
+      const peer = options.requestCert ? peerOf(tls, resumed) : null
       const version = tls.getProtocol() ?? 'unknown'
-      if (settle()) resolve({ tls, version, peer })
+      if (settle()) resolve({ tls, version, resumed, peer })
     } catch (error) {
       if (error instanceof ProxyError) fail(error)
       else onFault(error)
@@ -170,11 +173,11 @@ function wrapped(socket: Socket, { context, requestCert, alpn }: HandshakeOption
  * What the device presented, within bounds; null when it presented nothing. Bun goes on from there with CAs of the
  * context that issued the last one, whether the device sent them or not; they count here, too.
  */
-function peerOf(tls: TLSSocket | LiftedTls): PeerCertificate | null {
+function peerOf(tls: TLSSocket | LiftedTls, resumed: boolean): PeerCertificate | null {
   const native = nativeOf(tls)
   if (native !== null) {
     const leaf = native.getPeerX509Certificate()
-    return leaf ? new NativePeer(leaf, verdictOf(tls), native) : null
+    return leaf ? nativePeer(leaf, verdictOf(tls), resumed, native) : null
   }
   if (!(tls instanceof TLSSocket)) return null
   const leaf = tls.getPeerX509Certificate()
@@ -183,28 +186,28 @@ function peerOf(tls: TLSSocket | LiftedTls): PeerCertificate | null {
   for (let next: X509Certificate | undefined = leaf; next && chain.length <= MAX_CHAIN; next = next.issuerCertificate) {
     chain.push(next)
   }
-  return { leaf, chain: withinBounds(chain), verifyError: verdictOf(tls) }
+  return { leaf, chain: withinBounds(chain), verifyError: verdictOf(tls), resumed }
 }
 
 /**
  * On Bun the chain is 30 to 100 µs of work and kilobytes for as long as the session lives, and most decisions need the leaf
  * alone: whoever asks for the chain pays for it, and meets its bounds.
  */
-class NativePeer implements PeerCertificate {
-  readonly leaf: X509Certificate
-  readonly verifyError: string | null
-  readonly #native: Presenter
-
-  constructor(leaf: X509Certificate, verifyError: string | null, native: Presenter) {
-    this.leaf = leaf
-    this.verifyError = verifyError
-    this.#native = native
-  }
-
-  get chain(): readonly X509Certificate[] {
-    const chain = presentedBy(this.#native, MAX_CHAIN)
-    if (chain.length === 0) throw new ProxyError('ERR_HANDSHAKE_FAILED', 'the client has gone, and its chain with it')
-    return withinBounds(chain)
+function nativePeer(
+  leaf: X509Certificate,
+  verifyError: string | null,
+  resumed: boolean,
+  native: Presenter,
+): PeerCertificate {
+  return {
+    leaf,
+    verifyError,
+    resumed,
+    get chain() {
+      const chain = presentedBy(native, MAX_CHAIN)
+      if (chain.length === 0) throw new ProxyError('ERR_HANDSHAKE_FAILED', 'the client has gone, and its chain with it')
+      return withinBounds(chain)
+    },
   }
 }
 

@@ -1,13 +1,25 @@
-import { createHmac, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { createHmac, createPublicKey, generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto'
 import test, { type ExecutionContext } from 'ava'
 import { exportJWK, type JWTPayload, SignJWT } from 'jose'
 import { createAuthorizers } from '../../src/auth/authorizers.ts'
+import { customX509 } from '../../src/auth/custom.ts'
+import type { PeerCertificate } from '../../src/connection.ts'
 import { NO_METRICS } from '../../src/control/metrics.ts'
 import { NO_VARIABLES, OPEN_GRANTS } from '../../src/policy/permit.ts'
 import type { AuthorizerEntry } from '../../src/registry/entries.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
-import { ARN } from '../support/identity.ts'
-import { ca, connect, customOver, deadlineFor, FAULTS, get, type Peer, startPeer } from './authorizer-peer.ts'
+import { ARN, authenticatedAs } from '../support/identity.ts'
+import {
+  ca,
+  connect,
+  customOver,
+  deadlineFor,
+  FAULTS,
+  get,
+  type Peer,
+  registryOf,
+  startPeer,
+} from './authorizer-peer.ts'
 import { behavesLikeAnAuthenticator, connectionOf } from './conformance.ts'
 
 type Jwt = Extract<AuthorizerEntry, { kind: 'jwt' }>
@@ -347,4 +359,32 @@ test('a device that leaves does not end the fetch of keys for the others', async
   await t.throwsAsync(left)
   t.is((await stays).kind, 'authenticated')
   t.is(peer.calls.length, 1)
+})
+
+test('beside a certificate a token of somebody else is refused, and no claim speaks for the certificate', async (t) => {
+  const authorizers = createAuthorizers({ metrics: NO_METRICS, now: () => 0, random: () => 0, wallClock: () => NOW })
+  t.teardown(() => authorizers.close())
+  const id = 'ab'.repeat(32)
+  const certified = authenticatedAs({ id, method: 'x509', attributes: { commonName: 'device-1', thingName: 'pump' } })
+  const authenticator = customX509(
+    {
+      registry: () => registryOf(entry()),
+      authorizers,
+      allowed: [],
+      defaultAuthorizer: 'people',
+      allowOverride: false,
+    },
+    { method: 'x509', authenticate: async () => certified },
+  )
+  const peer: PeerCertificate = { leaf: new X509Certificate(ca.certPem), chain: [], verifyError: null }
+  const withToken = async (claims: object) =>
+    authenticator.authenticate(
+      { ...withPassword(await tokenWith({ ...claims })), kind: 'custom-x509', peer },
+      connectionOf(),
+      SIGNAL,
+    )
+  t.like(await withToken({}), { kind: 'denied', code: 'ERR_CREDENTIALS_REFUSED' })
+  const outcome = await withToken({ sub: id, thingName: 'valve', site: 'berlin' })
+  if (outcome.kind === 'denied') return t.fail(outcome.detail)
+  t.like(outcome.principal.attributes, { commonName: 'device-1', thingName: 'pump', site: 'berlin' })
 })

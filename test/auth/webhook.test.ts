@@ -87,10 +87,9 @@ test('an authorizer that accepts and says no TLS is given up at the deadline', a
   t.teardown(() => server.close())
   const { port } = server.address() as { port: number }
   const authenticator = customOver(t, [webhookEntry({ port }, { timeoutMs: 200 })])
-  const startedAt = performance.now()
   const asking = authenticator.authenticate(SHAPES.mqtt, connectionOf(), SIGNAL)
+  // Nothing else would ever end it.
   await t.throwsAsync(asking, { code: 'ERR_AUTHORIZER_UNAVAILABLE', message: /no answer in 200 ms/ })
-  t.true(performance.now() - startedAt < 2_000)
 })
 
 test('a device that leaves ends the question', async (t) => {

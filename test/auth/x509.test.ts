@@ -70,9 +70,14 @@ interface Judged extends Partial<Omit<X509Options, 'registry' | 'revocation'>> {
 async function judge(
   leaf: X509Certificate,
   { registry, revocation, ...options }: Judged = {},
-  peer: { chain?: readonly X509Certificate[]; verifyError?: string | null } = {},
+  peer: { chain?: readonly X509Certificate[]; verifyError?: string | null; resumed?: boolean } = {},
 ): Promise<string> {
-  const presented = { leaf, chain: peer.chain ?? [leaf], verifyError: peer.verifyError ?? null }
+  const presented = {
+    leaf,
+    chain: peer.chain ?? [leaf],
+    verifyError: peer.verifyError ?? null,
+    resumed: peer.resumed ?? false,
+  }
   const authenticator = x509({
     ...DEFAULTS,
     ...options,
@@ -368,4 +373,47 @@ test('a clock that fails is a fault, not an answer', async (t) => {
 
 test('a clock that tells nonsense admits nobody', async (t) => {
   t.is(await judge(device.cert, { now: () => new Date(Number.NaN) }), 'ERR_CERTIFICATE_NOT_YET_VALID')
+})
+
+// The library's verdict on a resumed session is as old as the session.
+
+test('a resumed chain that still leads to a CA of the domain is as good as a new one', async (t) => {
+  t.is(await judge(device.cert, {}, { resumed: true }), 'authenticated')
+  const chain = [remote.cert, intermediate.cert]
+  t.is(await judge(remote.cert, {}, { chain, resumed: true }), 'authenticated')
+  // Bun goes on with the domain's CAs.
+  t.is(await judge(remote.cert, {}, { chain: [...chain, root.cert, root.cert], resumed: true }), 'authenticated')
+  t.is(await judge(remote.cert, { caCertificates: [intermediate.cert] }, { resumed: true }), 'authenticated')
+})
+
+test('a resumed chain that leads to no CA of today is refused, whatever was said of it before', async (t) => {
+  const refused = 'ERR_CERTIFICATE_UNTRUSTED_CA'
+  const stranger = createCa({ commonName: 'Root' })
+  t.is(await judge(remote.cert, {}, { chain: [remote.cert], resumed: true }), refused)
+  t.is(await judge(device.cert, { caCertificates: [stranger.cert] }, { resumed: true }), refused)
+  t.is(await judge(device.cert, { caCertificates: [] }, { chain: [device.cert, root.cert], resumed: true }), refused)
+  t.is(await judge(device.cert, {}, { verifyError: 'CERT_UNTRUSTED', resumed: true }), refused)
+})
+
+test('every certificate of a resumed chain must be within its dates today, the CA too', async (t) => {
+  const ending = (days: number, issuer?: Issuer) =>
+    createCa({ commonName: `CA for ${days} days`, notAfter: later(days), ...(issuer && { issuer }) })
+  for (const [anchor, middle] of [
+    [root, ending(1, root)],
+    [ending(1), null],
+  ] as const) {
+    const caCertificates = [anchor.cert]
+    const { cert } = issueDevice(middle ?? anchor, { commonName: 'device-3', notAfter: later(9) })
+    const peer = { chain: middle === null ? [cert] : [cert, middle.cert], resumed: true }
+    t.is(await judge(cert, { caCertificates }, peer), 'authenticated')
+    t.is(await judge(cert, { caCertificates, now: () => later(2) }, peer), 'ERR_CERTIFICATE_UNTRUSTED_CA')
+  }
+})
+
+test('of several lines one within its dates is enough', async (t) => {
+  const { key } = intermediate
+  const over = createCa({ commonName: 'Intermediate', issuer: root, key, notAfter: later(-1), notBefore: later(-9) })
+  const chain = [remote.cert, over.cert, intermediate.cert]
+  t.is(await judge(remote.cert, {}, { chain, resumed: true }), 'authenticated')
+  t.is(await judge(remote.cert, {}, { chain: chain.slice(0, 2), resumed: true }), 'ERR_CERTIFICATE_UNTRUSTED_CA')
 })

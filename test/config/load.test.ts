@@ -66,9 +66,10 @@ const refuses = test.macro({
 
 const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
-const TOP = 'aws, include, listeners, domains, backends, registries, limits, metrics, admin, workers, transport, drain, log'
+const TOP =
+  'aws, include, listeners, domains, backends, registries, limits, events, metrics, admin, workers, transport, ticketKeys, drain, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, sigv4, handshakeTimeout, backend, aws, routes, policy, clientId, limits'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, sigv4, handshakeTimeout, sessionTickets, backend, aws, routes, policy, denials, clientId, limits'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -78,6 +79,23 @@ const IN_DOMAIN = '    backend: main\n'
 const IN_BACKEND = '    kind: tcp\n'
 const domain = (lines: string) => `${IN_DOMAIN}    ${lines}\n`
 const backend = (lines: string) => `${IN_BACKEND}    ${lines}\n`
+
+test(
+  refuses,
+  'sessions that last for longer than a day',
+  IN_DOMAIN,
+  domain('sessionTickets: { enabled: yes, lifetime: 25h }'),
+  [
+    'MAIN:8 domains[0].sessionTickets.enabled | expected true or false',
+    'MAIN:8 domains[0].sessionTickets.lifetime | expected at most "24h"',
+  ],
+)
+test(refuses, 'ticket keys for longer than a day', '', 'ticketKeys: { rotation: 48h }\n', [
+  'MAIN:14 ticketKeys.rotation | expected at most "24h"',
+])
+test(refuses, 'ticket keys for no time', '', 'ticketKeys: { rotation: 10ms }\n', [
+  'MAIN:14 ticketKeys.rotation | expected at least "1s"',
+])
 
 // listeners
 test(refuses, 'no listener', '  - bind: "127.0.0.1:8883"\n', '  []\n', [

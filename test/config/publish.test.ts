@@ -85,7 +85,7 @@ test('each of them can be set, and the password is a secret that no template tou
 
 const TEMPLATE = '    identity: { username: "${principal.id}" }'
 const MISSING = (key: string) =>
-  `backends.main.publish.username is missing, expected the user name for publishes over HTTPS: identity.${key} has variables, and those need a device`
+  `backends.main.publish.username is missing, expected the user name for publishes of our own: identity.${key} has variables, and those need a device`
 
 // biome-ignore format: a table is read down its columns
 const CASES: readonly (readonly [string, Case, readonly string[]])[] = [

@@ -2,7 +2,7 @@
 // not be remembered as a no.
 import type { ServerResponse } from 'node:http'
 import test from 'ava'
-import { call, connectDevice } from '../support/clients.ts'
+import { call, connectDevice, publishOverWss } from '../support/clients.ts'
 import { sleep } from '../support/e2e.ts'
 import { type Asked, openGateway, TOKEN, yes } from '../support/gateway.ts'
 import { forWholeFile } from '../support/proxy.ts'
@@ -55,10 +55,8 @@ const TRANSPORTS: Readonly<Record<string, (t: Parameters<typeof connectDevice>[0
       () => true,
       () => false,
     ),
-  WebSocket: async (t) =>
-    await connectDevice(t, `wss://127.0.0.1:${gateway.ports.web}/mqtt?${query}`, {
-      wsOptions: { headers: { host: 'localhost' } },
-    }).then(
+  WebSocket: async () =>
+    await publishOverWss(`wss://localhost:${gateway.ports.web}/mqtt?${query}`, '127.0.0.1', 'x').then(
       () => true,
       () => false,
     ),

@@ -10,7 +10,7 @@ import type { AddressInfo } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import test, { type ExecutionContext } from 'ava'
 import { ca, device, mqttClient, server, startMosquitto } from '../support/e2e.ts'
-import { folderFor, freePort, startProxy, write } from '../support/proxy.ts'
+import { folderFor, freePort, OPEN_POLICIES, startProxy, write } from '../support/proxy.ts'
 
 async function opened(t: ExecutionContext) {
   const dir = folderFor(t)
@@ -36,6 +36,7 @@ async function opened(t: ExecutionContext) {
   write(dir, 'server.key', server.keyPem)
   write(dir, 'device.pem', device.chainPem)
   write(dir, 'device.key', device.keyPem)
+  write(dir, 'registry/policies.yaml', OPEN_POLICIES)
   const config = write(
     dir,
     'brokergate.yaml',
@@ -46,12 +47,14 @@ async function opened(t: ExecutionContext) {
 domains:
   - serverNames: [ localhost ]
     certificates: [ { cert: server.pem, key: server.key } ]
-    clientTrust: { mode: ca, ca: [ ca.pem ] }
+    registry: main
+    clientTrust: { mode: ca, ca: [ ca.pem ], policies: [ devices ] }
     backend: main
     routes: [ { path: "/things/*/shadow", methods: [ GET ], backend: shadows, action: "iot:GetThingShadow" } ]
 backends:
   main: { kind: tcp, servers: [ { address: "127.0.0.1:${broker}" } ] }
   shadows: { kind: http, url: "http://127.0.0.1:${(behind.address() as AddressInfo).port}" }
+registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
 workers: 1

@@ -30,6 +30,7 @@ const LIMITED = `certificates:
   - { file: certs/powerless.pem, status: ACTIVE }
 policies:
   limited: { file: policies/limited.json }
+  everything: { file: policies/everything.json }
 `
 
 const file = forWholeFile(test)
@@ -46,7 +47,11 @@ test.before(async () => {
 })
 
 const VERSIONS = [4, 5] as const
-const reasonOf = (packet: Packet) => (packet as { reasonCode?: number; returnCode?: number }).reasonCode ?? 0
+/** 0 for what went well, also where nobody listened (0x10), else the reason. */
+const reasonOf = (packet: Packet): number => {
+  const { reasonCode = 0 } = packet as { reasonCode?: number }
+  return reasonCode < 0x80 ? 0 : reasonCode
+}
 
 for (const version of VERSIONS) {
   test.serial(
@@ -62,10 +67,7 @@ for (const version of VERSIONS) {
           { topic: 'in/#', qos: 1 },
         ],
       } as Packet)
-      t.deepEqual((await device.hear('suback')) as object, {
-        ...device.heard.find(({ cmd }) => cmd === 'suback'),
-        granted: [1, 1],
-      })
+      t.like(await device.hear('suback'), { messageId: 1, granted: [1, 1] })
       const broker = await connectDevice(t, `mqtt://127.0.0.1:${open.brokerPort}`)
       await broker.publishAsync('some/thing', 'secret', { qos: 1 })
       await broker.publishAsync('in/thing', 'news', { qos: 1 })
@@ -184,10 +186,11 @@ for (const version of VERSIONS) {
     })
     if (version === 5) t.is(reasonOf(await device.hear('connack')), 0x87)
     await device.end()
-    await eventually(
+    const event = await eventually(
       () => events.find(({ topic }) => topic === `$aws/events/presence/connect_failed/${clientId}`),
       'connect_failed',
     )
+    t.like(JSON.parse(event.payload), { connectFailureReason: 'AUTHORIZATION_FAILED' })
   })
 
   test.serial(`version ${version}: an entry without a policy may not even connect`, async (t) => {
@@ -257,4 +260,27 @@ test.serial('an answer of an authorizer without policies denies', async (t) => {
     }),
     { message: /not authorized/i },
   )
+})
+
+test.serial('events of a broker outage wait, and are told when it is back', async (t) => {
+  const gateway = await openGateway(t, {
+    extra: 'events: [ { kind: broker, backend: main }, { kind: log } ]',
+  })
+  const device = await rawDevice(t, { port: gateway.ports.mqtt, version: 5, clientId: 'outage' })
+  await device.hear('connack')
+  await eventually(
+    async () => (await gateway.proxy.metric('brokergate_lifecycle_events_total{result="sent"}')) >= 1,
+    'the first event',
+  )
+  await gateway.stopBroker()
+  await device.end()
+  await eventually(() => gateway.proxy.output().includes('presence/disconnected/outage'), 'the event in the log')
+  await gateway.startBroker()
+  const seen = await witness(t, gateway, '$aws/events/#')
+  const event = await eventually(
+    () => seen.find(({ topic }) => topic === '$aws/events/presence/disconnected/outage'),
+    'the event that waited',
+  )
+  t.like(JSON.parse(event.payload), { disconnectReason: 'SERVER_ERROR', clientInitiatedDisconnect: false })
+  t.is(await gateway.proxy.metric('brokergate_lifecycle_events_total{result="dropped"}'), 0)
 })

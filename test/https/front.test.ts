@@ -1,6 +1,7 @@
 import test from 'ava'
 import type { AuthOutcome } from '../../src/auth/authenticator.ts'
-import { ProxyError } from '../../src/errors.ts'
+import type { CloseReason } from '../../src/connection.ts'
+import { type FailureCode, ProxyError } from '../../src/errors.ts'
 import { CLOSED_PERMIT, type Permit } from '../../src/policy/permit.ts'
 import { authenticatedAs } from '../support/identity.ts'
 import { explicit, front, ManualTimer, post, type Setup, X509_8443 } from './front-harness.ts'
@@ -605,23 +606,34 @@ test('an upgrade that proves nothing goes through, and CONNECT has to', async (t
   t.deepEqual(identified, [])
 })
 
-test('what a device did against the protocol of WebSockets is how its connection ended', async (t) => {
-  const { connect, endings } = await front(t, {
-    parts: {
-      websocket: (_request, socket) => ({
-        kind: 'accepted',
-        stream: Object.assign(socket, { fault: { code: 'ERR_WEBSOCKET', detail: 'a text frame' } as const }),
-      }),
-      serveMqtt: async (_connection, { stream }) => {
-        stream.destroy()
-        return 'downstream'
+for (const [what, ending, how] of [
+  ['a device that left', async () => 'downstream', 'ERR_WEBSOCKET'],
+  ['a device that left in the middle of CONNECT', async () => refuse('ERR_CONNECT_MALFORMED'), 'ERR_WEBSOCKET'],
+  ['a session that an operator had ended', async () => 'ERR_ADMINISTRATIVE', null],
+] as readonly (readonly [string, () => Promise<CloseReason>, FailureCode | null])[]) {
+  test(`${what}, and a fault of its WebSocket: the connection ended with ${how ?? 'what had ended it'}`, async (t) => {
+    const { connect, endings } = await front(t, {
+      parts: {
+        websocket: (_request, socket) => ({
+          kind: 'accepted',
+          stream: Object.assign(socket, { fault: { code: 'ERR_WEBSOCKET', detail: 'a text frame' } as const }),
+        }),
+        serveMqtt: (_connection, { stream }) => {
+          stream.destroy()
+          return ending()
+        },
       },
-    },
+    })
+    const device = await connect()
+    device.send(get('/mqtt', WEBSOCKET))
+    if (how === null) t.is(await endings[0], await ending())
+    else t.like(await endings[0], { code: how, message: 'a text frame' })
   })
-  const device = await connect()
-  device.send(get('/mqtt', WEBSOCKET))
-  t.like(await endings[0], { code: 'ERR_WEBSOCKET', message: 'a text frame' })
-})
+}
+
+function refuse(code: FailureCode): never {
+  throw new ProxyError(code, 'refused')
+}
 
 test('a process that is closing says to WebSockets that it goes away', async (t) => {
   const { promise: ending, resolve: end } = Promise.withResolvers<'downstream'>()

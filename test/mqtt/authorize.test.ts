@@ -230,6 +230,24 @@ test(
   '2003009700',
 )
 
+const scram = { properties: { authenticationMethod: 'SCRAM-SHA-256', authenticationData: Buffer.from('n,,n=root') } }
+
+test('a device that was judged here does not prove to the broker that it is somebody else (MQTT 5.0 §4.12)', async (t) => {
+  const s = served(t, { domain: { reportOnly: true } })
+  s.device.say(connectOf(5, scram))
+  t.is(await s.ended, 'ERR_CREDENTIALS_REFUSED')
+  t.deepEqual([s.device.heard, s.dials], ['2003008700', []])
+  leavesNothing(t, s)
+})
+
+test('where the broker judges, its way of authentication is its own', async (t) => {
+  const s = served(t, { outcome: authenticatedAs({ ...PRINCIPAL, method: 'backend' }) })
+  const connect = connectOf(5, scram)
+  await s.connected(connect, OK5)
+  t.is(s.broker.heard, connect)
+  await s.over()
+})
+
 test('a name of a property that objects have as well counts like any other', async (t) => {
   const s = served(t, { domain: { rules: rulesOf('open', { userPropertyBytes: 8 }) } })
   // One user property, `__proto__` = ``.

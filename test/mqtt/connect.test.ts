@@ -105,6 +105,13 @@ test(
 test('a surrogate', is, 'ERR_CONNECT_MALFORMED 4', '100f 0004 4d515454 04 02 003c 0003 eda080')
 test('NUL in the client id [MQTT-1.5.4-2]', is, 'ERR_CONNECT_MALFORMED 4', '100d 0004 4d515454 04 02 003c 0001 00')
 test('a user name that is not UTF-8', is, 'ERR_CONNECT_MALFORMED 4', '1010 0004 4d515454 04 82 003c 0001 61 0001 c3')
+test(
+  'a control character in the user name',
+  is,
+  'ERR_CONNECT_MALFORMED 4',
+  '1010 0004 4d515454 04 82 003c 0001 61 0001 1f',
+)
+test('U+FFFF in the user name', is, 'ERR_CONNECT_MALFORMED 4', '1012 0004 4d515454 04 82 003c 0001 61 0003 efbfbf')
 test('a byte after the payload', is, 'ERR_CONNECT_MALFORMED 4', '100e 0004 4d515454 04 02 003c 0001 61 00')
 test('a client id past the end', is, 'ERR_CONNECT_MALFORMED 4', '100d 0004 4d515454 04 02 003c 0002 61')
 test('an end in the keep alive', is, 'ERR_CONNECT_MALFORMED 4', '1009 0004 4d515454 04 02 00')

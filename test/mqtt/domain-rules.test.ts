@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { loadSettings } from '../../src/config/load.ts'
-import { AWS_IOT_DENIALS, OPEN_DENIALS } from '../../src/mqtt/denials.ts'
+import { AWS_IOT_DENIALS, LENIENT_DENIALS, OPEN_DENIALS } from '../../src/mqtt/denials.ts'
 import { type DomainRules, domainRules } from '../../src/mqtt/domain-rules.ts'
 import { AWS_IOT_RULES, LIMITS, OPEN_RULES, rulesOf } from '../../src/mqtt/limits.ts'
 
@@ -83,4 +83,9 @@ test('a domain that nobody knows has no rules', (t) => {
 
 test('limits of one’s own do not change a profile’s name', (t) => {
   t.is(rulesOf('aws-iot', { maxQoS: 2 }).profile, 'aws-iot')
+})
+
+test('how a denial is told is the domain’s own word, whatever the profile', (t) => {
+  t.is(rulesFor(t, 'limits: { profile: aws-iot }', 'denials: lenient').rules.denials, LENIENT_DENIALS)
+  t.is(rulesFor(t, '', 'denials: aws-iot').rules.denials, AWS_IOT_DENIALS)
 })

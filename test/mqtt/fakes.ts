@@ -98,6 +98,8 @@ export function fakeMetrics() {
     acceptPaused: () => {},
     hello: () => {},
     handshake: () => {},
+    resumed: () => {},
+    ticketKeysRotated: () => {},
     identity: (method, result) => told.push(`identity ${method} ${result}`),
     authorizerCall: () => {},
     authorizerCircuit: () => {},
@@ -108,6 +110,7 @@ export function fakeMetrics() {
     revocationReload: () => {},
     provision: () => {},
     request: (route, status) => told.push(`request ${route} ${status}`),
+    lifecycleEvent: () => {},
     closed: () => {},
   }
   return { metrics, told }

@@ -471,3 +471,42 @@ test('a device that floods with what is denied, while its delivery stands still,
   t.false(rig.broker.held)
   t.is(rig.gate.outbound.answersWaiting, 0)
 })
+
+// --- DISCONNECT
+
+const brief = { version: 5, rules: { ...OPEN_RULES, sessionExpirySeconds: 3_600 } } as const
+
+// 0x11 is the interval: 0e10 seconds are an hour.
+const USER = '26 0001 61 0001 62'
+test('the session expiry of a DISCONNECT is lowered', says, brief, `c000 e00e 04 0c ${USER} 11 00000e11`, {
+  broker: `c000 e00e 04 0c ${USER} 11 00000e10`,
+})
+test('one that never expires as well', says, brief, `e00e 00 0c 11 ffffffff ${USER}`, {
+  broker: `e00e 00 0c 11 00000e10 ${USER}`,
+})
+test('what is within the limit stays', says, brief, 'e007 00 05 11 00000e10', { broker: 'e007 00 05 11 00000e10' })
+for (const goodbye of ['e000', 'e001 04', 'e002 00 00']) {
+  test(`${goodbye} says nothing of it`, says, brief, goodbye, { broker: goodbye })
+}
+test('without a limit it is the broker’s to judge', says, { version: 5 }, 'e007 00 05 11 ffffffff', {
+  broker: 'e007 00 05 11 ffffffff',
+})
+for (const [what, body] of [
+  ['a session expiry twice', '0c 00 0a 11 00000001 11 ffffffff'],
+  ['a property that is cut', '06 00 04 11 000000'],
+  ['bytes behind the properties', '08 00 05 11 00000001 00'],
+  ['a property of another packet', '05 00 03 23 0001'],
+] as const) {
+  test(`a DISCONNECT with ${what} does not go on`, says, brief, `c000 e0${body}`, {
+    broker: 'c000',
+    faults: ['ERR_PACKET_MALFORMED'],
+  })
+}
+test('a packet after one that was read whole [MQTT-3.14.4-1]', says, brief, 'e007 00 05 11 00000001 c000', {
+  broker: 'e007 00 05 11 00000001',
+  faults: ['ERR_PACKET_UNEXPECTED'],
+})
+test('a DISCONNECT larger than is read ends the session before it is there', says, brief, 'e0818004 00', {
+  broker: '',
+  faults: ['ERR_PACKET_TOO_LARGE'],
+})

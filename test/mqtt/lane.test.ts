@@ -121,7 +121,7 @@ test('PINGRESP with a body', stopsBroker, 4, '20020000', 'd00100')
 test('AUTH', stopsBroker, 4, '', 'f000')
 test('DISCONNECT', stopsBroker, 4, '20020000', 'e000')
 test('a packet after DISCONNECT [MQTT-3.14.4-1]', stopsBroker, 5, '2003000000 e000', '3003000161')
-test('a packet that is over the limit', stopsBroker, 5, '2003000000', '308108')
+test('a packet whose length has five bytes', stopsBroker, 5, '2003000000', '30ffffffff01')
 
 test('of a CONNACK that is none no byte goes on, so we are at a boundary', (t) => {
   const bytes = hex('20 03 0200 00')

@@ -1,6 +1,8 @@
 import test from 'ava'
+import { packetOf } from '../../src/mqtt/bytes.ts'
 import type { GateOptions } from '../../src/mqtt/gate.ts'
-import { OPEN_RULES } from '../../src/mqtt/limits.ts'
+import { AWS_IOT_RULES, OPEN_RULES } from '../../src/mqtt/limits.ts'
+import { varint } from '../../src/mqtt/properties.ts'
 import { CLOSED_PERMIT, OPEN_PERMIT } from '../../src/policy/permit.ts'
 import { chunked, hex } from './fakes.ts'
 import { connectedRig, gateRig, permitOf } from './gate-rig.ts'
@@ -195,4 +197,31 @@ test('the session may put another CONNACK in its place, at every split', (t) => 
     t.is(rig.device.hex, bare('2006 0000 03 21000a 3003000161'))
     t.deepEqual(seen, [bare('2006 0000 03 13001e')])
   }
+})
+
+test('a delivery may be larger than what devices may send: the device said what it takes', (t) => {
+  const payload = Buffer.alloc(AWS_IOT_RULES.packetBytes)
+  for (const version of [4, 5] as const) {
+    const rig = connectedRig({ version, rules: AWS_IOT_RULES })
+    const delivery = packetOf(0x30, [hex(version === 5 ? '000161 00' : '000161'), payload])
+    rig.fromBroker(...chunked(delivery, 65_536), hex('d000'))
+    t.is(rig.device.bytes.length, delivery.length + 2)
+    t.deepEqual(rig.faults, [])
+  }
+})
+
+/** QoS 1 on `a`, with one more byte of properties than is read. */
+const OVERSIZED = packetOf(0x32, [hex('000161 0007'), varint(65_537), Buffer.alloc(65_537)])
+
+test('more properties than are read: not delivered, acknowledged, and the session goes on', (t) => {
+  const rig = connectedRig({ version: 5, permit })
+  rig.fromBroker(...chunked(OVERSIZED, 1_460), hex('d000'))
+  t.deepEqual([rig.device.hex, rig.broker.hex, rig.faults], ['d000', '40020007', []])
+  t.is(rig.traffic.gate.limits.properties, 1)
+})
+
+test('where they could hide a topic alias the session ends', (t) => {
+  const rig = connectedRig({ version: 5, permit, device: { topicAliasMaximum: 1, maximumPacketBytes: null } })
+  rig.fromBroker(...chunked(OVERSIZED, 1_460))
+  t.deepEqual([rig.device.hex, rig.faults], ['', ['ERR_BACKEND_PROTOCOL']])
 })

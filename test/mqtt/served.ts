@@ -4,6 +4,7 @@ import { identifier } from '../../src/auth/identify.ts'
 import type { Backend, UpstreamIdentity } from '../../src/backend/backend.ts'
 import type { SecuredConnection, Trace } from '../../src/connection.ts'
 import { asProxyError } from '../../src/errors.ts'
+import type { LifecycleEvent } from '../../src/events.ts'
 import type { DomainRules } from '../../src/mqtt/domain-rules.ts'
 import { KeepAliveWheel } from '../../src/mqtt/keep-alive.ts'
 import { Lifetimes } from '../../src/mqtt/lifetimes.ts'
@@ -32,7 +33,7 @@ export const OPEN_DOMAIN: DomainRules = {
 
 export interface ServedOptions {
   readonly outcome?: AuthOutcome
-  readonly authenticate?: () => Promise<AuthOutcome>
+  readonly authenticate?: (signal: AbortSignal) => Promise<AuthOutcome>
   readonly unserved?: boolean
   readonly identity?: Partial<UpstreamIdentity>
   readonly limits?: Partial<SessionLimits>
@@ -57,9 +58,11 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
   const { metrics, told } = fakeMetrics()
   const dials: string[] = []
   const denied: DeniedAction[] = []
+  const events: LifecycleEvent[] = []
   const authenticator: Authenticator = {
     method: 'x509',
-    authenticate: async () => (await options.authenticate?.()) ?? options.outcome ?? authenticatedAs(PRINCIPAL),
+    authenticate: async (_credentials, _connection, signal) =>
+      (await options.authenticate?.(signal)) ?? options.outcome ?? authenticatedAs(PRINCIPAL),
   }
   const backend: Backend = {
     name: 'main',
@@ -83,10 +86,15 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
     wheel,
     lifetimes,
     store: options.store ?? memoryStore(),
-    identify: identifier({ metrics, authenticatorFor: () => (options.unserved ? null : authenticator) }),
+    identify: identifier({
+      metrics,
+      refusedResumptions: { add() {} },
+      authenticatorFor: () => (options.unserved ? null : authenticator),
+    }),
     rulesFor: () => ({ ...OPEN_DOMAIN, ...options.domain }),
     backendFor: () => backend,
     denied: (one) => denied.push(one),
+    tell: (event) => events.push(event),
   })
   const connection = {
     id: `c${++connections}`,
@@ -138,6 +146,7 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
     told,
     dials,
     denied,
+    events,
     trace,
     ended,
     connected,

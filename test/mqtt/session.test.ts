@@ -34,6 +34,24 @@ for (const [what, thrown] of [
   })
 }
 
+test('a device that leaves while an authorizer is asked about it has left, and nothing else has failed', async (t) => {
+  const asked = Promise.withResolvers<void>()
+  const s = served(t, {
+    connection: { admissions: [{ mode: 'E', port: 443, alpn: 'mqtt', protocol: 'mqtt', auth: 'custom' }] },
+    authenticate: (signal) =>
+      new Promise((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason))
+        asked.resolve()
+      }),
+  })
+  s.device.say(V5)
+  await asked.promise
+  s.device.destroy()
+  t.is(await s.ended, 'downstream')
+  t.deepEqual(s.told, ['identity custom canceled', 'connect gone 5'])
+  t.deepEqual(s.dials, [])
+})
+
 const neverDials = test.macro({
   async exec(t, said: string, code: FailureCode, heard: string) {
     const s = served(t)

@@ -1,5 +1,6 @@
 import test from 'ava'
 import type { FailureCode } from '../../src/errors.ts'
+import { packetOf } from '../../src/mqtt/bytes.ts'
 import type { GateOptions } from '../../src/mqtt/gate.ts'
 import { AWS_IOT_RULES, OPEN_RULES } from '../../src/mqtt/limits.ts'
 import { chunked, hex } from './fakes.ts'
@@ -122,11 +123,20 @@ test(
 )
 
 test(
-  'a filter whose wildcards do not fit is 0x8F',
+  'a filter whose wildcards do not fit ends the session, whatever stands beside it [MQTT-4.7.1-2]',
   exchange,
   { version: 5 },
   {
-    device: '8208 0001 00 0002 612b 00',
+    device: '820c 0001 00 000162 00 0002 612b 00',
+    faults: ['ERR_PACKET_MALFORMED'],
+  },
+)
+test(
+  'a shared subscription without a group is 0x8F [MQTT-4.8.2-1]',
+  exchange,
+  { version: 5 },
+  {
+    device: '820f 0001 00 0009 2473686172652f2f61 00',
     heard: '9004 0001 00 8f',
   },
 )
@@ -234,6 +244,50 @@ test(
     told: ['unsubscribed a'],
   },
 )
+
+test('a filter twice in one UNSUBSCRIBE is told as often as it was there', exchange, v5, {
+  device: 'a209 0001 00 000161 000161',
+  asks: 'a209 0001 00 000161 000161',
+  broker: 'b005 0001 00 0011',
+  heard: 'b005 0001 00 0011',
+  told: ['unsubscribed a'],
+})
+
+/** SUBSCRIBE or UNSUBSCRIBE of so many filters, and the answer that grants them all. */
+function massOf(kind: 'subscribe' | 'unsubscribe', count: number): readonly [Buffer, Buffer] {
+  const filters = Array.from({ length: count }, (_, n) => {
+    const text = n.toString(36).padStart(4, '0')
+    return Buffer.concat([Buffer.from([0, 4]), Buffer.from(text), Buffer.alloc(kind === 'subscribe' ? 1 : 0)])
+  })
+  const head = Buffer.from([0, 1, 0])
+  return kind === 'subscribe'
+    ? [packetOf(0x82, [head, ...filters]), packetOf(0x90, [head, Buffer.alloc(count)])]
+    : [packetOf(0xa2, [head, ...filters]), packetOf(0xb0, [head, Buffer.alloc(count)])]
+}
+
+for (const kind of ['subscribe', 'unsubscribe'] as const) {
+  test(`the work of one ${kind.toUpperCase()} and its answer grows with its filters, not with their square`, (t) => {
+    let compared = 0
+    // Every look at a filter by its place or its value, in whatever list it stands.
+    const { indexOf, includes } = Array.prototype
+    const counted = <T extends typeof indexOf | typeof includes>(search: T) =>
+      function (this: readonly unknown[], ...args: Parameters<T>) {
+        compared += this.length
+        return Reflect.apply(search, this, args)
+      }
+    Object.assign(Array.prototype, { indexOf: counted(indexOf), includes: counted(includes) })
+    try {
+      const rig = connectedRig({ version: 5, rules: { ...OPEN_RULES, subscriptions: 100_000 } })
+      const [asked, answer] = massOf(kind, 20_000)
+      rig.fromDevice(asked)
+      rig.fromBroker(answer)
+      t.is(rig.device.bytes.length, answer.length)
+    } finally {
+      Object.assign(Array.prototype, { indexOf, includes })
+    }
+    t.true(compared < 20_000, `${compared} comparisons`)
+  })
+}
 
 test('SUBACKs out of order find their SUBSCRIBEs', (t) => {
   const rig = connectedRig({ permit })

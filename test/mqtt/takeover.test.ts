@@ -68,6 +68,22 @@ for (const [where, stores] of [
   })
 }
 
+test('the principal of another authorizer is another one, whatever it is called', async (t) => {
+  const store = memoryStore()
+  const ofAuthorizer = (authorizer: string) =>
+    as({ id: 'alice', method: 'custom', attributes: Object.assign(Object.create(null), { authorizer }) })
+  const first = served(t, { store, ...ofAuthorizer('staff') })
+  await first.connected()
+  const second = served(t, { store, ...ofAuthorizer('guests') })
+  second.device.say(V5)
+  t.is(await second.ended, 'ERR_CLIENT_ID_TAKEN')
+  t.deepEqual([second.dials, first.device.finished], [[], false])
+  const again = served(t, { store, ...ofAuthorizer('staff') })
+  await again.connected()
+  await until(() => first.device.finished)
+  t.is(await first.over(), 'ERR_SESSION_TAKEN_OVER')
+})
+
 test('two workers that read the same client id in the same instant end with one live session', async (t) => {
   const { workers, server } = twoWorkers()
   const both = [0, 1].map((id) => served(t, { store: workers[id]! }))

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { AWS_IOT_RULES, OPEN_RULES, type SessionRules } from '../../src/mqtt/limits.ts'
-import { filterProblem, topicNameProblem, topicText } from '../../src/mqtt/topic-rules.ts'
+import { type FilterProblem, filterProblem, topicNameProblem, topicText } from '../../src/mqtt/topic-rules.ts'
 import { hex } from './fakes.ts'
 
 const nameOf = (name: string, rules: SessionRules) => topicNameProblem(name, Buffer.byteLength(name), rules)
@@ -44,7 +44,7 @@ test(name, '$SYS/broker', true, false)
 test(name, '$share/g/a', true, false)
 
 const filter = test.macro({
-  exec(t, text: string, open: null | 'form' | 'limit', aws: null | 'form' | 'limit') {
+  exec(t, text: string, open: FilterProblem | null, aws: FilterProblem | null) {
     t.is(filterOf(text, OPEN_RULES), open)
     t.is(filterOf(text, AWS_IOT_RULES), aws)
   },
@@ -62,10 +62,14 @@ test(filter, 'a+', 'form', 'form')
 test(filter, '+a', 'form', 'form')
 test(filter, '#/a', 'form', 'form')
 test(filter, '$share/g/a/#', null, null)
-test(filter, '$share/g', 'form', 'form')
-test(filter, '$share//a', 'form', 'form')
-test(filter, '$share/g/', 'form', 'form')
+test(filter, '$share/g', 'group', 'group')
+test(filter, '$share//a', 'group', 'group')
+test(filter, '$share/g/', 'group', 'group')
 test(filter, '$share/g+/a', 'form', 'form')
+test(filter, '$share/+/a', 'group', 'group')
+test(filter, '$share/g#/a', 'form', 'form')
+test(filter, '$share/g/#/a', 'form', 'form')
+test(filter, '$share//\u0001', 'form', 'form')
 test(filter, `$share/${'g'.repeat(129)}/a`, null, 'limit')
 test(filter, '$share/g/a/b/c/d/e/f/g/h', null, null)
 test(filter, 'a/b/c/d/e/f/g/h/i', null, 'limit')

@@ -121,3 +121,19 @@ test('a key that nobody holds is forgotten after a second', (t) => {
   claim('last', { key: 'main\nlast' })
   t.deepEqual([claims.size, claims.held], [1, 1])
 })
+
+test('the claims of a key are counted, and after an hour without one the count begins again', (t) => {
+  const { claims, pass } = claimsAt()
+  const version = (session: string, key = 'main\na') => {
+    const answer = claims.claim({ key, owner: 'o', session, perSecond: null, tentative: false }, 1)
+    return answer.kind === 'granted' ? answer.version : answer.kind
+  }
+  t.is(version('s1'), 0)
+  claims.release('main\na', 's1')
+  pass(2_000)
+  t.is(version('s2'), 1)
+  t.is(version('s3', 'main\nb'), 0)
+  claims.release('main\na', 's2')
+  pass(3_600_001)
+  t.is(version('s4'), 0)
+})

@@ -48,7 +48,13 @@ test('of two workers that claim in the same instant the later one wins, and the 
     ['answer', 'lost'],
   )
   carryDown()
-  t.deepEqual([await first, await second], [{ kind: 'granted' }, { kind: 'granted' }])
+  t.deepEqual(
+    [await first, await second],
+    [
+      { kind: 'granted', version: 0 },
+      { kind: 'granted', version: 1 },
+    ],
+  )
   t.deepEqual(lost, ['s1'])
 })
 
@@ -58,7 +64,7 @@ test('of two principals in the same instant the first has it', async (t) => {
   const second = store(1).claim(claim('s1'))
   carryUp()
   carryDown()
-  t.deepEqual([await first, await second], [{ kind: 'granted' }, { kind: 'taken' }])
+  t.deepEqual([await first, await second], [{ kind: 'granted', version: 0 }, { kind: 'taken' }])
 })
 
 test('what a dead worker held is free, and its last words claim nothing', async (t) => {
@@ -76,7 +82,7 @@ test('what a dead worker held is free, and its last words claim nothing', async 
   const second = store(2).claim(claim('s2', { owner: 'somebody' }))
   carryUp()
   carryDown()
-  t.deepEqual(await second, { kind: 'granted' })
+  t.deepEqual(await second, { kind: 'granted', version: 1 })
 })
 
 test('a claim without an answer is rejected in time, and should it be granted after all, it is given back', async (t) => {
@@ -96,7 +102,7 @@ test('claims that nobody answers do not pile up', async (t) => {
   const last = store(1).claim(claim('last'))
   carryUp()
   carryDown()
-  t.deepEqual(await last, { kind: 'granted' })
+  t.deepEqual(await last, { kind: 'granted', version: 0 })
 })
 
 test('messages of others are left alone', (t) => {
@@ -111,11 +117,11 @@ test('a process that is alone decides for itself', async (t) => {
   const store = memoryStore()
   const lost: string[] = []
   const off = store.onLost((session) => lost.push(session))
-  t.deepEqual(await store.claim(claim('s1')), { kind: 'granted' })
-  t.deepEqual(await store.claim(claim('s2')), { kind: 'granted' })
+  t.deepEqual(await store.claim(claim('s1')), { kind: 'granted', version: 0 })
+  t.deepEqual(await store.claim(claim('s2')), { kind: 'granted', version: 1 })
   t.deepEqual(await store.claim(claim('s3', { owner: 'somebody' })), { kind: 'taken' })
   store.release('main\na', 's2')
   off()
-  t.deepEqual(await store.claim(claim('s3', { owner: 'somebody' })), { kind: 'granted' })
+  t.deepEqual(await store.claim(claim('s3', { owner: 'somebody' })), { kind: 'granted', version: 2 })
   t.deepEqual(lost, ['s1'])
 })

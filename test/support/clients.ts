@@ -92,6 +92,32 @@ export async function connectDevice(t: Teardowns, url: string, options: IClientO
 
 export const withCertificate: IClientOptions = { cert: device.chainPem, key: device.keyPem }
 
+const MQTTJS = new URL('./mqttjs-device.mjs', import.meta.url).pathname
+
+/** MQTT.js over WSS, in a process of its own, led to an address; resolves when its publish was acknowledged. */
+export async function publishOverWss(
+  url: string,
+  address: string,
+  payload: string,
+  options: IClientOptions = {},
+): Promise<void> {
+  const way = {
+    url,
+    address: address.replace(/[[\]]/g, ''),
+    topic: 'ways/in',
+    payload,
+    options: {
+      protocolVersion: 4,
+      clientId: `wss-${Math.random().toString(36).slice(2, 10)}`,
+      ...options,
+      wsOptions: { ca: ca.certPem, ...options.wsOptions },
+    },
+  }
+  const { stdout } = await exec('node', [MQTTJS, JSON.stringify(way)])
+  const result = JSON.parse(stdout) as { ok: boolean; error?: string }
+  if (!result.ok) throw new Error(result.error)
+}
+
 /** Straight at the broker, past the door: what has really arrived there. */
 export async function witness(t: Teardowns, gateway: Pick<Gateway, 'brokerPort'>, filter: string) {
   const seen: { readonly topic: string; readonly payload: string }[] = []

@@ -29,7 +29,7 @@ export const VECTOR_HOST = NAMES[1]
 
 export { ca, device, localhostOnly }
 
-const serverCertificate = issueServer(ca, { serverNames: [...NAMES], ips: ['127.0.0.1', '::1'] })
+export const serverCertificate = issueServer(ca, { serverNames: [...NAMES], ips: ['127.0.0.1', '::1'] })
 
 /** Where Debian's libfaketime lies; with it the wall clock of a process can be set, and the monotonic one goes on. */
 const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
@@ -39,8 +39,8 @@ export const powerless = issueDevice(ca, { commonName: 'device-2' })
 export const stranger = issueDevice(createCa({ commonName: 'elsewhere' }), { commonName: 'device-3' })
 
 export const REGION = 'us-east-1'
-export const ACCESS_KEY = { id: 'AKIDEXAMPLE', secret: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' } as const
-export const TEMPORARY_KEY = { id: 'ASIAEXAMPLE', secret: 'temporary+secret', token: 'a+session/token==' } as const
+export const ACCESS_KEY = { id: 'AKIDEXAMPLE00001', secret: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' } as const
+export const TEMPORARY_KEY = { id: 'ASIAEXAMPLE00001', secret: 'temporary+secret', token: 'a+session/token==' } as const
 
 const tokenKeys = generateKeyPairSync('rsa', { modulusLength: 2048 })
 const TOKEN_PUBLIC = tokenKeys.publicKey.export({ type: 'spki', format: 'pem' }) as string
@@ -104,6 +104,8 @@ export interface GatewayOptions {
   readonly files?: Readonly<Record<string, string>>
   /** The wall clock at the start of the program, as `YYYY-MM-DD hh:mm:ss` in UTC. */
   readonly startsAt?: string
+  /** Puts something between the door and the broker: gets the broker's port, answers with its own. */
+  readonly between?: (brokerPort: number) => Promise<number>
 }
 
 const json = (text: unknown): string => JSON.stringify(text)
@@ -121,6 +123,7 @@ export async function openGateway(t: Teardowns, options: GatewayOptions = {}): P
   const ports = { mqtt: await freePort(), https: await freePort(), web: await freePort() }
   const [metricsPort, brokerPort] = [await freePort(), await freePort()]
 
+  const dialled = (await options.between?.(brokerPort)) ?? brokerPort
   const asked: Asked[] = []
   const forwarded: Gateway['forwarded'] = []
   const gateway = { answer: (question, response) => void response.end(json(yes(question))) } as { answer: Answer }
@@ -203,7 +206,7 @@ ${[
   explicit('both.test', 'CUSTOM_AUTH_X509', 'SECURE_MQTT', custom),
 ].join('\n')}
 backends:
-  main: { kind: tcp, servers: [ { address: "127.0.0.1:${brokerPort}" } ] }
+  main: { kind: tcp, servers: [ { address: "127.0.0.1:${dialled}" } ] }
   shadows: { kind: http, url: "http://127.0.0.1:${shadowPort}" }
 registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
@@ -302,8 +305,8 @@ export interface RawOptions {
   readonly certificate?: { readonly chainPem: string; readonly keyPem: string } | null
   /** Sent once TLS is up. */
   readonly send?: Buffer | string
-  /** Ends our side when this many bytes have come; else waits for the other side. */
-  readonly enough?: number
+  /** Ends our side when this many bytes, or these, have come; else waits for the other side. */
+  readonly enough?: number | Buffer
   readonly timeoutMs?: number
 }
 
@@ -334,7 +337,9 @@ export function raw(port: number, options: RawOptions): Promise<Ended> {
     socket.on('data', (chunk: Buffer) => {
       chunks.push(chunk)
       length += chunk.length
-      if (options.enough !== undefined && length >= options.enough) socket.end()
+      const { enough } = options
+      if (enough === undefined) return
+      if (typeof enough === 'number' ? length >= enough : Buffer.concat(chunks).includes(enough)) socket.end()
     })
     socket.on('error', (fault: NodeJS.ErrnoException) => {
       error ??= fault.code ?? fault.message

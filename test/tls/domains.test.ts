@@ -2,13 +2,7 @@ import { createHash } from 'node:crypto'
 import { connect } from 'node:tls'
 import test from 'ava'
 import { createCa, issueDevice, issueServer } from '../../src/cli/pki.ts'
-import {
-  checkDomains,
-  createDomains,
-  type DomainOptions,
-  DomainsError,
-  sessionIdContext,
-} from '../../src/tls/domains.ts'
+import { checkDomains, createDomains, type DomainOptions, DomainsError } from '../../src/tls/domains.ts'
 import { TLS_RUNTIME } from '../../src/tls/policies.ts'
 import { NO_OPENSSL, OPENSSL, sClient, tempFiles } from '../support/openssl.ts'
 import { ca, domainOptions, ecdsa, listen, pair, rsa } from './server.ts'
@@ -49,25 +43,6 @@ test('contexts over the bound are made again instead of kept', (t) => {
   const first = domains.find('a.example')!.context(false)
   domains.find('b.example')!.context(false)
   t.not(domains.find('a.example')!.context(false), first)
-})
-
-test('the session id context is set, short enough, and different wherever admission differs', (t) => {
-  const other = createCa({ commonName: 'other' })
-  const base = ['a.example', [ca.cert], true, 'P', 1] as const
-  const of = (...args: Parameters<typeof sessionIdContext>) => sessionIdContext(...args)
-  const all = [
-    of(...base),
-    of('b.example', [ca.cert], true, 'P', 1),
-    of('a.example', [], true, 'P', 1),
-    of('a.example', [other.cert], true, 'P', 1),
-    of('a.example', [ca.cert, other.cert], true, 'P', 1),
-    of('a.example', [ca.cert], false, 'P', 1),
-    of('a.example', [ca.cert], true, 'Q', 1),
-    of('a.example', [ca.cert], true, 'P', 2),
-  ]
-  t.is(new Set(all).size, all.length)
-  for (const context of all) t.regex(context, /^[0-9a-f]{32}$/)
-  t.is(of('n', [ca.cert, other.cert], true, 'P', 1), of('n', [other.cert, ca.cert], true, 'P', 1))
 })
 
 test('explicit domains have their own rows, DEFAULT ones the table', (t) => {

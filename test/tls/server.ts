@@ -31,9 +31,14 @@ export function domainOptions(over: Partial<DomainOptions> = {}): DomainOptions 
     handshakeTimeoutMs: 10_000,
     backend: 'main',
     registry: 'main',
+    sessionTickets: null,
+    judgesChains: (over.trustMode ?? 'registry') !== 'registry',
     ...over,
   }
 }
+
+/** As the product does unless told otherwise, on a runtime that has the second transport. */
+const LIFT = process.env.TRANSPORT !== 'portable'
 
 /** What both transports have. */
 export interface SecuredStream extends ByteStream {
@@ -70,7 +75,7 @@ export async function listen(
     socket.once('data', (chunk) => {
       socket.pause()
       socket.unshift(chunk)
-      handshake(socket, { requestCert: false, alpn: null, deadlineMs: 5_000, ...options })
+      handshake(socket, { requestCert: false, alpn: null, deadlineMs: 5_000, lift: LIFT, ...options })
         .then((secured) => {
           streams.add(secured.tls)
           secured.tls.on('close', () => streams.delete(secured.tls))
