@@ -79,8 +79,10 @@ export async function listen(
         .then((secured) => {
           streams.add(secured.tls)
           secured.tls.on('close', () => streams.delete(secured.tls))
+          // The chain is asked for while the connection is there, as the identity stage does.
+          const peer = secured.peer === null ? null : { ...secured.peer }
           onSecured(secured.tls)
-          return secured
+          return { ...secured, peer }
         })
         .catch((error: unknown) => {
           if (error instanceof ProxyError) return error
