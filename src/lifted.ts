@@ -175,7 +175,7 @@ abstract class Lifted extends EventEmitter implements ByteStream {
   }
 
   onData(chunk: Buffer): void {
-    if (this.#flowing === true && this.#received === null) this.emit('data', chunk)
+    if (this.#flowing === true && this.#received === null) this.#tell('data', chunk)
     else if (this.#received === null) this.#received = [chunk]
     else this.#received.push(chunk)
   }
@@ -196,7 +196,7 @@ abstract class Lifted extends EventEmitter implements ByteStream {
     }
     this.#unsent = null
     if (this.#ending) this.#shutdown()
-    else this.emit('drain')
+    else this.#tell('drain')
   }
 
   onEnd(): void {
@@ -219,11 +219,23 @@ abstract class Lifted extends EventEmitter implements ByteStream {
     this.destroy()
   }
 
+  /** What a listener throws would become an `error` of this socket, and nobody would ever hear of it. */
+  #tell(event: string, chunk?: Buffer): void {
+    try {
+      this.emit(event, chunk)
+    } catch (thrown) {
+      this.destroy()
+      process.nextTick(() => {
+        throw thrown
+      })
+    }
+  }
+
   #deliver(): void {
     while (this.#flowing === true && this.#received !== null) {
       const chunk = this.#received.shift()!
       if (this.#received.length === 0) this.#received = null
-      this.emit('data', chunk)
+      this.#tell('data', chunk)
     }
     if (this.destroyed || this.#received !== null) return
     if (this.#peerEnded) this.#endOfReading()
@@ -233,7 +245,7 @@ abstract class Lifted extends EventEmitter implements ByteStream {
   #endOfReading(): void {
     if (this.readableEnded || this.destroyed) return
     this.readableEnded = true
-    this.emit('end')
+    this.#tell('end')
     if (this.#shut || this.handle === null) this.destroy()
   }
 
