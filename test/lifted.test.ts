@@ -1,4 +1,4 @@
-import { type AddressInfo, createServer, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Server, Socket } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import test, { type ExecutionContext } from 'ava'
 import { tcp } from '../src/backend/tcp.ts'
@@ -46,7 +46,18 @@ interface Opened {
   readonly closes: () => number
 }
 
-async function open(t: ExecutionContext, lift: boolean): Promise<Opened> {
+/** A loopback port of the system's choice. */
+async function listening(server: Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return (server.address() as AddressInfo).port
+}
+
+/** `via`: what the device reaches in place of the port that accepts. */
+async function open(
+  t: ExecutionContext,
+  lift: boolean,
+  via: (port: number) => number | Promise<number> = (port) => port,
+): Promise<Opened> {
   const opened = Promise.withResolvers<Omit<Opened, 'device'>>()
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (accepted) => {
     let closes = 0
@@ -60,9 +71,9 @@ async function open(t: ExecutionContext, lift: boolean): Promise<Opened> {
       }, opened.reject)
     })
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const accepting = await listening(server)
   t.teardown(() => server.close())
-  const { port } = server.address() as AddressInfo
+  const port = await via(accepting)
   const options = { port, host: '127.0.0.1', servername: 'a.example', ca: ca.certPem, allowHalfOpen: true }
   const device = connectTls(options)
   device.on('error', () => {})
@@ -170,13 +181,23 @@ for (const [kind, lift] of [
   })
 
   test(`${kind}: a reset closes it once, and whoever waits for the accepted socket hears of it`, async (t) => {
-    const { device, stream, closes } = await open(t, lift)
+    let far = new Socket()
+    const { stream, closes } = await open(t, lift, (port) => {
+      const server = createServer((near) => {
+        far = connect(port, '127.0.0.1')
+        for (const socket of [near, far]) socket.on('error', () => {})
+        near.pipe(far).pipe(near)
+        t.teardown(() => near.destroy())
+      })
+      t.teardown(() => server.close())
+      return listening(server)
+    })
     let closings = 0
     stream.on('close', () => closings++)
     stream.on('data', () => {})
     t.is(closes(), 0)
     const over = closed(stream)
-    device.resetAndDestroy()
+    far.resetAndDestroy()
     await over
     await turn()
     t.is(closings, 1)

@@ -107,7 +107,7 @@ export async function listen(
     close() {
       return new Promise((resolve) => {
         server.close(() => resolve())
-        for (const stream of [...sockets, ...streams]) stream.destroy()
+        for (const stream of [...streams, ...sockets]) stream.destroy()
       })
     },
   }

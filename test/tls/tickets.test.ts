@@ -440,7 +440,7 @@ for (const version of ['1_2', '1_3']) {
   real(named('a ticket says how long it lasts, and allows no early data'), async (t) => {
     const at = processOf({ domains: [withTickets()] })
     const [{ output }] = await visit(version, at('a.example'), [])
-    t.regex(output, /TLS session ticket lifetime hint: 3600 \(seconds\)/)
+    t.regex(output, /TLS session ticket lifetime hint: 3(?:600|59\d) \(seconds\)/)
     t.notRegex(output, /Max Early Data: [1-9]/)
   })
 }
