@@ -1,4 +1,5 @@
 import { pathToFileURL } from 'node:url'
+import { type FailureCode, ProxyError } from './errors.ts'
 import type { DisconnectReason } from './mqtt/disconnect-reason.ts'
 import type { RegisteredEvent } from './registry/self-registration.ts'
 
@@ -29,8 +30,14 @@ export interface SessionFacts {
   readonly versionNumber: number
 }
 
-/** AWS tells nothing of ids with wildcards, because they would stand in a topic name. NUL may stand in none at all. */
-const UNTELLABLE = /[+#\0]/
+/**
+ * AWS tells nothing of ids with wildcards, because they would stand in a topic name. NUL may stand in none at all, and for
+ * the rest a broker may close the connection that others' publishes are on (MQTT 5.0 §1.5.4).
+ */
+const UNTELLABLE = /[+#\u0000-\u001f\u007f-\u009f\p{Noncharacter_Code_Point}]/u
+
+/** Filters that one event names; AWS IoT Core takes 8 in a SUBSCRIBE. */
+const MAX_TOPICS = 100
 
 /** The event as told of one connection; null where its client id cannot stand in a topic. */
 function presence(kind: string, topic: string, facts: SessionFacts, more: object): LifecycleEvent | null {
@@ -75,7 +82,11 @@ export function subscriptionEvent(
   facts: SessionFacts,
   topics: readonly string[],
 ): LifecycleEvent | null {
-  return presence(kind, `subscriptions/${kind}`, facts, { topics })
+  const leftOut = topics.length - MAX_TOPICS
+  return presence(kind, `subscriptions/${kind}`, facts, {
+    topics: leftOut > 0 ? topics.slice(0, MAX_TOPICS) : topics,
+    ...(leftOut > 0 && { topicsLeftOut: leftOut }),
+  })
 }
 
 /** A certificate that was seen first (just-in-time registration); sent again on each attempt until it is ACTIVE. */
@@ -129,23 +140,49 @@ export interface BrokerSinkOptions {
 
 /** Presence of a fleet of ten thousand devices, once over. */
 const QUEUE = 10_000
+/** All that wait together, topics and bodies. */
+const MAX_QUEUED_BYTES = 16_777_216
+/** Largest body, as AWS IoT Core has it for any publish. */
+const MAX_BODY_BYTES = 131_072
+/** MQTT 5.0 §1.5.4. */
+const MAX_TOPIC_BYTES = 65_535
+/** Connections that an event may have been on when they were lost: it may be what the broker closes them for. */
+const MAX_LOST = 5
+/** What is said of the message itself will be said of it again. */
+const FINAL: ReadonlySet<FailureCode> = new Set<FailureCode>([
+  'ERR_ACTION_DENIED',
+  'ERR_INTERNAL',
+  'ERR_PAYLOAD_TOO_LARGE',
+  'ERR_QOS_UNSUPPORTED',
+  'ERR_REQUEST_INVALID',
+  'ERR_TOPIC_INVALID',
+])
 /** Publishes in flight at once: order is not promised (neither does AWS), speed is. */
 const IN_FLIGHT = 32
 const RETRY_MS = 500
 const MAX_RETRY_MS = 10_000
 const CLOSE_MS = 2_000
 
+interface Waiting {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly bytes: number
+  lost: number
+}
+
 /**
  * To the broker, at QoS 1 on the reserved topics. While the broker is away events wait in a bounded queue and are sent
- * when it is back, so that a restart of it loses none; an outage that is longer loses the oldest, counted.
+ * when it is back, so that a restart of it loses none; an outage that is longer loses the oldest, counted. What the
+ * broker will not take is not sent again: the connection is one that publishes of devices share.
  */
 export function brokerSink(options: BrokerSinkOptions): EventSink {
   const { topicPrefix, publish, count } = options
   const most = options.queue ?? QUEUE
   const random = options.random ?? Math.random
   const wait = options.wait ?? ((ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms).unref()))
-  const waiting: LifecycleEvent[] = []
+  const waiting: Waiting[] = []
   const stopping = new AbortController()
+  let bytes = 0
   let inFlight = 0
   let failures = 0
   let resting = false
@@ -160,36 +197,55 @@ export function brokerSink(options: BrokerSinkOptions): EventSink {
       pump()
     })
   }
-  const deliver = async (event: LifecycleEvent): Promise<void> => {
+  const take = (): Waiting => {
+    const next = waiting.shift()!
+    bytes -= next.bytes
+    return next
+  }
+  const failed = (event: Waiting, error: unknown): void => {
+    const code = error instanceof ProxyError ? error.code : null
+    if (code === 'ERR_BACKEND_LOST') event.lost++
+    if (stopping.signal.aborted || event.lost >= MAX_LOST || (code !== null && FINAL.has(code))) {
+      count('dropped')
+      return
+    }
+    // Not lost: it goes to the front again, unless the queue has filled up behind it.
+    if (waiting.length >= most || bytes + event.bytes > MAX_QUEUED_BYTES) count('dropped')
+    else {
+      waiting.unshift(event)
+      bytes += event.bytes
+    }
+    rest()
+  }
+  const deliver = async (event: Waiting): Promise<void> => {
     inFlight++
     try {
-      await publish(`${topicPrefix}/${event.topic}`, Buffer.from(JSON.stringify(event.body)), stopping.signal)
+      await publish(event.topic, event.payload, stopping.signal)
       failures = 0
       count('sent')
-    } catch {
-      // Not lost: it goes to the front again, unless the queue has filled up behind it.
-      if (waiting.length < most && !stopping.signal.aborted) waiting.unshift(event)
-      else count('dropped')
-      rest()
+    } catch (error) {
+      failed(event, error)
     } finally {
       inFlight--
       pump()
     }
   }
   const pump = (): void => {
-    while (!resting && inFlight < IN_FLIGHT && waiting.length > 0) void deliver(waiting.shift()!)
+    while (!resting && inFlight < IN_FLIGHT && waiting.length > 0) void deliver(take())
     if (inFlight === 0 && waiting.length === 0) idle?.()
   }
 
   return {
     name: 'broker',
     send(event) {
-      if (stopping.signal.aborted) return count('dropped')
-      if (waiting.length >= most) {
-        waiting.shift()
+      const next = waitingOf(`${topicPrefix}/${event.topic}`, event.body)
+      if (stopping.signal.aborted || next === null) return count('dropped')
+      while (waiting.length > 0 && (waiting.length >= most || bytes + next.bytes > MAX_QUEUED_BYTES)) {
+        take()
         count('dropped')
       }
-      waiting.push(event)
+      waiting.push(next)
+      bytes += next.bytes
       pump()
     },
     async close() {
@@ -206,11 +262,19 @@ export function brokerSink(options: BrokerSinkOptions): EventSink {
       }
       stopping.abort()
       while (waiting.length > 0) {
-        waiting.pop()
+        take()
         count('dropped')
       }
     },
   }
+}
+
+/** As it is sent; null where MQTT, or a broker of usual limits, could not take it. */
+function waitingOf(topic: string, body: LifecycleEvent['body']): Waiting | null {
+  const payload = Buffer.from(JSON.stringify(body))
+  const topicBytes = Buffer.byteLength(topic)
+  if (topicBytes > MAX_TOPIC_BYTES || payload.length > MAX_BODY_BYTES) return null
+  return { topic, payload, bytes: topicBytes + payload.length, lost: 0 }
 }
 
 /**
@@ -226,11 +290,8 @@ export async function moduleSink(path: string, options: Readonly<Record<string, 
   return {
     name: 'module',
     send(event) {
-      try {
-        made.send(event)
-      } catch {
-        // Somebody else's fault must not end a device's session.
-      }
+      // Somebody else's fault, now or later, must not end a device's session or the process.
+      void (async () => made.send(event))().catch(() => {})
     },
     close: async () => made.close(),
   }

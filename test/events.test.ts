@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test from 'ava'
+import { type FailureCode, ProxyError } from '../src/errors.ts'
 import {
   brokerSink,
   connectedEvent,
@@ -61,6 +62,19 @@ test('a client id that would be a wildcard in the topic is not told', (t) => {
   for (const clientId of ['a+b', '#', 'a\0b']) t.is(connectedEvent({ ...FACTS, clientId }), null)
 })
 
+test('nor is one for which a broker would close the connection that all publishes are on', (t) => {
+  for (const clientId of ['a\u0001', 'a\u009f', 'a\ufffe', 'a\u{1ffff}', 'a\ufdd0']) {
+    t.is(connectFailedEvent({ ...FACTS, clientId }), null)
+  }
+  t.not(connectedEvent({ ...FACTS, clientId: 'pumpe-ä-\u{1f600}' }), null)
+})
+
+test('of very many filters the first are named, and the others counted', (t) => {
+  const topics = Array.from({ length: 1_000 }, (_, n) => `t/${n}`)
+  const { body } = subscriptionEvent('subscribed', FACTS, topics)!
+  t.deepEqual([body.topics, body.topicsLeftOut], [topics.slice(0, 100), 900])
+})
+
 test('a certificate that was seen first is told under its CA, as it is', (t) => {
   const event = {
     certificateId: 'c1',
@@ -85,11 +99,13 @@ function away(options: { queue?: number } = {}) {
   const sent: string[] = []
   const counts = { sent: 0, dropped: 0 }
   const rests: (() => void)[] = []
-  const state = { up: true }
+  const state = { up: true, faults: new Map<string, FailureCode>() }
   const sink = brokerSink({
     topicPrefix: '$aws/events',
     publish: async (topic, payload) => {
       if (!state.up) throw new Error('away')
+      const fault = state.faults.get(topic.slice('$aws/events/'.length))
+      if (fault !== undefined) throw new ProxyError(fault, 'refused')
       sent.push(`${topic} ${Buffer.from(payload)}`)
     },
     count: (result) => {
@@ -109,6 +125,7 @@ function away(options: { queue?: number } = {}) {
   }
   return { sink, sent, counts, state, settle, wake }
 }
+const FINAL = ['ERR_ACTION_DENIED', 'ERR_INTERNAL', 'ERR_PAYLOAD_TOO_LARGE', 'ERR_REQUEST_INVALID', 'ERR_TOPIC_INVALID']
 const event = (n: number) => ({ topic: `presence/connected/d${n}`, body: { n } })
 
 test('an event is published below the prefix as JSON', async (t) => {
@@ -161,6 +178,55 @@ test('closing gives the events that wait a moment, then counts them as dropped',
   t.is(counts.dropped, 3)
 })
 
+for (const code of FINAL) {
+  test(`what the broker refuses with ${code} is dropped, and the others are not held up by it`, async (t) => {
+    const { sink, sent, counts, state, settle } = away()
+    state.faults.set('presence/connected/d1', code as FailureCode)
+    for (let n = 0; n < 3; n++) sink.send(event(n))
+    await settle()
+    t.deepEqual([sent.length, counts], [2, { sent: 2, dropped: 1 }])
+    await sink.close()
+  })
+}
+
+test('an event with which one connection after the other is lost is given up', async (t) => {
+  const { sink, sent, counts, state, settle, wake } = away()
+  state.faults.set('presence/connected/d0', 'ERR_BACKEND_LOST')
+  sink.send(event(0))
+  await settle()
+  for (let turn = 0; turn < 3; turn++) await wake()
+  t.is(counts.dropped, 0, 'a broker may be restarted some times')
+  for (let turn = 0; turn < 10; turn++) await wake()
+  sink.send(event(1))
+  await wake()
+  t.deepEqual([sent.length, counts], [1, { sent: 1, dropped: 1 }])
+  await sink.close()
+})
+
+test('a topic or a body that no broker takes is dropped at once', async (t) => {
+  const { sink, sent, counts, settle } = away()
+  sink.send({ topic: `presence/connected/${'a'.repeat(65_520)}`, body: {} })
+  sink.send({ topic: 'subscriptions/subscribed/a', body: { topics: ['a'.repeat(131_072)] } })
+  await settle()
+  t.deepEqual([sent, counts], [[], { sent: 0, dropped: 2 }])
+  await sink.close()
+})
+
+test('events that wait have a bound in bytes too', async (t) => {
+  const { sink, sent, counts, state, settle, wake } = away()
+  state.up = false
+  sink.send(event(0))
+  await settle()
+  const large = { topics: ['a'.repeat(100_000)] }
+  for (let n = 0; n < 200; n++) sink.send({ topic: `subscriptions/subscribed/${n}`, body: large })
+  state.up = true
+  for (let turn = 0; turn < 20; turn++) await wake()
+  t.is(counts.sent + counts.dropped, 201)
+  t.true(sent.reduce((sum, line) => sum + line.length, 0) <= 16_777_216 + 100_100)
+  t.true(sent.at(-1)!.startsWith('$aws/events/subscriptions/subscribed/199'))
+  await sink.close()
+})
+
 const asModule = (text: string): string => {
   const file = join(mkdtempSync(join(tmpdir(), 'brokergate-sink-')), 'sink.mjs')
   writeFileSync(file, text)
@@ -178,6 +244,23 @@ test('a module is made with its options and told of events; what it throws stays
   t.notThrows(() => sink.send(event(1)))
   await sink.close()
   t.deepEqual(seen, ['presence/connected/d1', 'closed'])
+})
+
+test('a module that fails later fails alone', async (t) => {
+  const file = asModule(`export default () => ({
+    async send() { throw new Error('later') },
+    close() {},
+  })`)
+  t.teardown(() => rmSync(dirname(file), { recursive: true }))
+  const unheard: unknown[] = []
+  const listen = (error: unknown) => unheard.push(error)
+  process.on('unhandledRejection', listen)
+  t.teardown(() => process.off('unhandledRejection', listen))
+  const sink = await moduleSink(file, {})
+  sink.send(event(1))
+  await new Promise((resolve) => setImmediate(resolve))
+  await sink.close()
+  t.deepEqual(unheard, [])
 })
 
 for (const [name, text] of [

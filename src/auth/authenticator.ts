@@ -13,7 +13,7 @@ export interface HttpProof {
   readonly target: string
   /** Name, value, name, value … in the order and spelling of the wire. */
   readonly rawHeaders: readonly string[]
-  /** Whole body of an HTTPS request; null on a WebSocket upgrade. */
+  /** Whole body of a signed HTTPS request; null where it is not read yet, and on a WebSocket upgrade. */
   readonly body: Uint8Array | null
 }
 

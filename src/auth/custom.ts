@@ -148,8 +148,8 @@ class Attempt {
     const { cache, deps } = authorizers
     const ask = (ending: AbortSignal) => asked.ask(question, ending)
     if (entry.shareForMs !== null) return cache.get(this.#key(entry, question, null), entry.shareForMs, ask, signal)
-    // An upgrade has no body; it is asked once, and its answer is held for its connection anyway.
-    if (entry.cacheForHttp && question.mqtt === null && question.http !== null && question.http.body !== null) {
+    // An upgrade is asked about once, and its answer is held for its connection anyway.
+    if (entry.cacheForHttp && question.mqtt === null && question.http !== null) {
       return cache.get(this.#key(entry, question, this.#connection.id), Number.MAX_SAFE_INTEGER, ask, signal)
     }
     const answer = await ask(signal)

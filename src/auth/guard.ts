@@ -105,8 +105,10 @@ export function guard(options: GuardOptions): Guard {
       const timer = setTimeout(() => ending.abort(new CallFault('timeout', `no answer in ${timeoutMs} ms`)), timeoutMs)
       const onLeave = () => ending.abort(left(signal))
       signal.addEventListener('abort', onLeave, { once: true })
+      let askedAt: number | null = null
       try {
         await turn(ending.signal)
+        askedAt = now()
         const answer = await ends(call, ending.signal).finally(done)
         circuit.answered()
         count(resultOf(answer))
@@ -118,7 +120,11 @@ export function guard(options: GuardOptions): Guard {
           throw left(signal)
         }
         const fault = error instanceof CallFault ? error : new CallFault('network', messageOf(error), { cause: error })
-        if (fault.unwell) circuit.failed()
+        // Where most of the time went by in the queue, the deadline tells nothing of the other side: many that come at
+        // once must not shut all others out.
+        const isOurs = fault.kind === 'timeout' && (askedAt === null || now() - askedAt < timeoutMs / 2)
+        if (isOurs) circuit.canceled()
+        else if (fault.unwell) circuit.failed()
         else circuit.answered()
         count(fault.kind)
         throw unavailable(name, fault)

@@ -305,13 +305,13 @@ function* webSocketRules(backend: Fields, path: Path): Generator<Contradiction> 
   }
 }
 
-/** Publishes over HTTPS go through connections of our own, and a template has no device there to be filled from. */
 /** Names of the backends that speak MQTT. */
 function brokers(backends: unknown): string {
   const found = Object.entries(fields(backends)).filter(([, backend]) => fields(backend).kind !== 'http')
   return found.map(([name]) => name).join(', ') || 'none yet'
 }
 
+/** Publishes over HTTPS and events go through connections of our own, and a template has no device there to be filled from. */
 function* publishRules(settings: Fields): Generator<Contradiction> {
   const ports = list(settings.listeners).map((listener) => {
     const { as, bind } = fields(listener)

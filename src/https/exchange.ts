@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { finished } from 'node:stream/promises'
 import type { HttpProof } from '../auth/authenticator.ts'
-import { FAILURES, type FailureCode, ProxyError } from '../errors.ts'
+import { type FailureCode, ProxyError } from '../errors.ts'
 import { type Answer, failure } from './answer.ts'
 import { type BodyOptions, readBody } from './body.ts'
 import type { Conversation } from './conversation.ts'
@@ -177,6 +177,3 @@ export class Exchange {
 export function proofOf(head: Head, rawHeaders: readonly string[], body: Uint8Array | null): HttpProof {
   return { method: head.method, target: head.target, rawHeaders, body }
 }
-
-export const failureOf = (code: FailureCode, detail: string = FAILURES[code].help): ProxyError =>
-  new ProxyError(code, detail)

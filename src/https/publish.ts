@@ -6,6 +6,7 @@ import { isPublishable } from '../mqtt/topic-rules.ts'
 
 /** What an HTTPS publish may ask for, in bytes where not said otherwise. */
 export interface PublishLimits {
+  readonly maxQoS: 0 | 1 | 2
   readonly payloadBytes: number
   readonly topicBytes: number
   /** Null: as many as fit. */
@@ -32,6 +33,7 @@ const MAX_CORRELATION_DATA_BYTES = 8_192
 export function publishLimits(rules: SessionRules): PublishLimits {
   const least = (rule: number | null, ceiling: number) => Math.min(rule ?? ceiling, ceiling)
   return {
+    maxQoS: rules.maxQoS,
     payloadBytes: least(rules.payloadBytes, MAX_PAYLOAD_BYTES),
     topicBytes: rules.topicBytes,
     topicSlashes: rules.topicSlashes,
@@ -46,7 +48,11 @@ export function publishLimits(rules: SessionRules): PublishLimits {
 
 type PublishCode = Extract<
   FailureCode,
-  'ERR_REQUEST_INVALID' | 'ERR_TOPIC_INVALID' | 'ERR_PAYLOAD_TOO_LARGE' | 'ERR_RETAIN_UNSUPPORTED'
+  | 'ERR_REQUEST_INVALID'
+  | 'ERR_TOPIC_INVALID'
+  | 'ERR_PAYLOAD_TOO_LARGE'
+  | 'ERR_QOS_UNSUPPORTED'
+  | 'ERR_RETAIN_UNSUPPORTED'
 >
 
 export type PublishParse =
@@ -118,7 +124,7 @@ function read(target: string, rawHeaders: readonly string[], body: Uint8Array, l
   return {
     topic,
     payload: body,
-    qos: qosOf(parameters.get('qos')),
+    qos: qosOf(parameters.get('qos'), limits),
     retain,
     contentType: contentTypeOf(parameters.get('contentType'), limits),
     responseTopic: responseTopic === undefined ? null : topicOf(responseTopic, 'responseTopic', limits),
@@ -173,9 +179,10 @@ function topicOf(encoded: string, what: string, limits: PublishLimits): string {
   return topic
 }
 
-function qosOf(text: string | undefined): 0 | 1 {
+function qosOf(text: string | undefined, { maxQoS }: PublishLimits): 0 | 1 {
   if (text === undefined || text === '0') return 0
-  return text === '1' ? 1 : refuse('qos is neither 0 nor 1')
+  if (text !== '1') return refuse('qos is neither 0 nor 1')
+  return maxQoS === 0 ? refuse('qos is above what is available', 'ERR_QOS_UNSUPPORTED') : 1
 }
 
 function retainOf(text: string | undefined): boolean {

@@ -65,7 +65,7 @@ export class Authority implements Mortal {
   /** The registry has changed. */
   rejudge(): void {
     if (this.#stopped) return
-    const outcome = judged(this.#who)
+    const outcome = judgedAgain(this.#who)
     if (outcome.kind === 'denied') this.#lose(outcome.code)
     else this.#take(outcome)
   }
@@ -85,13 +85,10 @@ export class Authority implements Mortal {
     this.#asking = null
     if (this.#stopped) return
     if (outcome.kind === 'denied') return this.#lose('ERR_AUTHORIZATION_ENDED')
-    const { id, method } = this.#who.principal
-    if (outcome.principal.id !== id || outcome.principal.method !== method) {
-      // The authorizer knows somebody else now; the client id was given to the one before.
-      return this.#lose('ERR_AUTHORIZATION_ENDED')
-    }
+    // The authorizer knows somebody else now; the client id was given to the one before.
+    if (!isSame(outcome, this.#who)) return this.#lose('ERR_AUTHORIZATION_ENDED')
     // What the registry said while the answer was on its way counts as well.
-    const now = judged(outcome)
+    const now = judgedAgain(outcome)
     if (now.kind === 'denied') return this.#lose(now.code)
     const since = this.#options.lifetimes.now()
     // A longest life is one: asking again may shorten it, and never makes it longer.
@@ -159,13 +156,23 @@ const fault = (error: unknown): AuthOutcome => ({
   detail: error instanceof Error ? error.message : String(error),
 })
 
+const isSame = ({ principal: one }: Authenticated, { principal: other }: Authenticated): boolean =>
+  one.id === other.id && one.method === other.method
+
 /** As `who.rejudge`, which must not throw and is not trusted to keep to it. */
-export function judged(who: Authenticated): AuthOutcome {
+function judged(who: Authenticated): AuthOutcome {
   try {
     return who.rejudge()
   } catch (error) {
     return fault(error)
   }
+}
+
+/** The same, of somebody who must still be the one that the client id was given to. */
+export function judgedAgain(who: Authenticated): AuthOutcome {
+  const outcome = judged(who)
+  if (outcome.kind === 'denied' || isSame(outcome, who)) return outcome
+  return { kind: 'denied', code: 'ERR_AUTHORIZATION_ENDED', detail: 'it is known as another principal now' }
 }
 
 /** As `who.refresh`, and an answer that does not come by the end of the signal is a denial. */

@@ -23,6 +23,7 @@ export class Presence {
   readonly #acceptedAt: number
   /** Null until the broker has accepted it: who was never there cannot go. */
   #versionNumber: number | null = null
+  #isOver = false
 
   /** @param clientId as the device knows it */
   constructor(tell: Tell, connection: AuthorizedConnection, clientId: string) {
@@ -33,6 +34,8 @@ export class Presence {
   }
 
   connected(versionNumber: number): void {
+    // The store may answer when the device is gone again: one that came after it went would be there for ever.
+    if (this.#isOver) return
     this.#versionNumber = versionNumber
     this.#say(connectedEvent({ ...this.#facts, versionNumber }))
   }
@@ -47,6 +50,7 @@ export class Presence {
 
   /** @param said the device ended by DISCONNECT, or by Close on a WebSocket */
   ended(reason: CloseReason, said: boolean): void {
+    this.#isOver = true
     if (this.#versionNumber === null) return
     const fault = reason in FAILURES ? FAILURES[reason as FailureCode].fault : 'downstream'
     const day = this.#overWebSocket && performance.now() - this.#acceptedAt >= WSS_LIFETIME_MS

@@ -9,7 +9,7 @@ import type { ByteStream } from '../relay.ts'
 import type { Store } from '../store/store.ts'
 import type { Domain } from '../tls/domains.ts'
 import { Attempt, identifyByConnect, identifyEarly } from './attempt.ts'
-import { type End, judged } from './authority.ts'
+import { type End, judgedAgain } from './authority.ts'
 import { connectDenials, liveDenials, permitFor } from './authorize.ts'
 import { type ClientIds, clientIds } from './client-id.ts'
 import { type Connect, readConnect } from './connect.ts'
@@ -143,7 +143,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const upstream = await backend.open(admission.connection, attempt.signal)
       try {
         attempt.throwIfEnded()
-        if (changes !== seen) admission = admit(again(who))
+        if (changes !== seen) admission = sameClient(admission, admit(again(who)))
       } catch (error) {
         upstream.stream.destroy()
         throw error
@@ -270,9 +270,15 @@ function admitted(
 
 /** Judged by today's registry. @throws {ProxyError} with what it says against */
 function again(who: Authenticated): Authenticated {
-  const outcome = judged(who)
+  const outcome = judgedAgain(who)
   if (outcome.kind === 'denied') throw new ProxyError(outcome.code, outcome.detail)
   return outcome
+}
+
+/** The newer admission, if the broker would see the client in it that the claim is for. @throws {ProxyError} if not */
+function sameClient(before: Admitted, now: Admitted): Admitted {
+  if (now.connection.clientId === before.connection.clientId) return now
+  throw new ProxyError('ERR_AUTHORIZATION_ENDED', 'the registry has another client id for it now')
 }
 
 function liveJudgement(

@@ -9,6 +9,8 @@ const MEMORY_MS = 1_000
 /** How often a key was claimed is known so long after the last time, and of so many keys. */
 const VERSION_MS = 3_600_000
 const MAX_VERSIONS = 100_000
+/** Of their names together, in characters: a client id may have 64 KiB of them. */
+const MAX_VERSION_CHARS = 16_777_216
 
 interface Entry {
   owner: string
@@ -38,7 +40,13 @@ export class Claims {
   constructor(lost: (session: string, member: number) => void, now: () => number = () => performance.now()) {
     this.#lost = lost
     this.#now = now
-    this.#versions = new LRUCache({ max: MAX_VERSIONS, ttl: VERSION_MS, perf: { now } })
+    this.#versions = new LRUCache({
+      max: MAX_VERSIONS,
+      maxSize: MAX_VERSION_CHARS,
+      sizeCalculation: (_, key) => key.length,
+      ttl: VERSION_MS,
+      perf: { now },
+    })
   }
 
   claim({ key, owner, session, perSecond, tentative }: Claim, member: number): ClaimAnswer {

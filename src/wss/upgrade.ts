@@ -5,9 +5,6 @@ import type { FailureCode } from '../errors.ts'
 import { WebSocketStream } from './stream.ts'
 import { LateClosingWebSocket, webSocketOptions } from './web-socket.ts'
 
-/** The longest life of a WebSocket connection (wire specification §8), in milliseconds. */
-export const WSS_LIFETIME_MS = 86_400_000
-
 /** What MQTT calls itself; both carry every version of it, so neither says which (wire specification §8). */
 export const SUBPROTOCOLS: ReadonlySet<string> = new Set(['mqtt', 'mqttv3.1'])
 

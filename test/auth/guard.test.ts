@@ -106,6 +106,35 @@ test('devices that leave do not open the circuit', async (t) => {
   t.is(await run(async () => 'asked', SIGNAL), 'asked')
 })
 
+test('the deadline of questions that had to wait for most of it does not open the circuit', async (t) => {
+  let now = 0
+  const { run, told } = guarded({ concurrency: 1, timeoutMs: 50, now: () => now })
+  const first = held()
+  const running = run(first.call, SIGNAL)
+  const waiting = Array.from({ length: 10 }, () => t.throwsAsync(run(held().call, SIGNAL), { message: /in 50 ms/ }))
+  now = 40
+  first.end('')
+  await running
+  now = 50
+  await Promise.all(waiting)
+  t.deepEqual(told, ['a ok', ...waiting.map(() => 'a timeout')])
+  t.is(await run(async () => 'asked', SIGNAL), 'asked')
+})
+
+test('the deadline of questions that were asked at once does', async (t) => {
+  let now = 0
+  const { run } = guarded({ concurrency: 5, timeoutMs: 50, now: () => now })
+  const asked = Array.from({ length: 5 }, () => t.throwsAsync(run(held().call, SIGNAL), { message: /in 50 ms/ }))
+  // They have their turn at 0.
+  await new Promise((resolve) => setImmediate(resolve))
+  now = 50
+  await Promise.all(asked)
+  await t.throwsAsync(
+    run(async () => '', SIGNAL),
+    { message: /not asked for a while/ },
+  )
+})
+
 test('whatever a call throws is a fault with one code', async (t) => {
   for (const thrown of [new Error('x'), 'text', undefined, new CallFault('network', 'x')]) {
     const { run } = guarded()

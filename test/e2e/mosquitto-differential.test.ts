@@ -7,7 +7,8 @@ import test, { type ExecutionContext } from 'ava'
 import { parseConnect } from '../../src/mqtt/connect.ts'
 import { readSubscribe } from '../../src/mqtt/subscribe.ts'
 import { seeded } from '../mqtt/fakes.ts'
-import { generated, type Sequence, table } from '../support/differential-cases.ts'
+import { type Sequence, table } from '../support/differential-cases.ts'
+import { generated } from '../support/differential-random.ts'
 import {
   named,
   openTap,
@@ -17,6 +18,7 @@ import {
   packetsOf,
   type Seen,
   say,
+  seenOf,
   type Tap,
   type Witness,
 } from '../support/differential-run.ts'
@@ -203,10 +205,10 @@ async function compare(
   const [alone, behind] = [named(sequence, names++), named(sequence, names++)]
   const said = Buffer.concat([...behind.packets, PINGREQ])
   const direct = await say(alone, 'direct', ports.broker, silenceMs)
-  const directPublished = await witness.seen()
+  const directPublished = seenOf(await witness.seen(), alone)
   const gate = await say(behind, 'gate', ports.gate, silenceMs)
   const taken = await tap.taken()
-  const gatePublished = await witness.seen()
+  const gatePublished = seenOf(await witness.seen(), behind)
   return { direct: { ...direct, published: directPublished }, gate: { ...gate, published: gatePublished }, taken, said }
 }
 

@@ -101,6 +101,7 @@ const REFUSED: readonly (readonly [string, string, readonly string[], string, Re
   ['a topic of answers, in escapes', '/topics/%24aws/things/x/shadow/get/accepted', [], 'ERR_TOPIC_INVALID', /reserved/, AWS],
   ['a topic of the broker',         '/topics/$SYS/broker/load',       [], 'ERR_TOPIC_INVALID',   /reserved/, AWS],
   ['qos 2',                         '/topics/a?qos=2',                [], 'ERR_REQUEST_INVALID', /qos is neither/],
+  ['a qos above the most',          '/topics/a?qos=1',                [], 'ERR_QOS_UNSUPPORTED', /above what is available/, publishLimits({ ...OPEN_RULES, maxQoS: 0 })],
   ['no qos in qos',                 '/topics/a?qos',                  [], 'ERR_REQUEST_INVALID', /qos is neither/],
   ['qos 01',                        '/topics/a?qos=01',               [], 'ERR_REQUEST_INVALID', /qos is neither/],
   ['qos twice',                     '/topics/a?qos=1&qos=1',          [], 'ERR_REQUEST_INVALID', /qos stands twice/],

@@ -297,6 +297,32 @@ test('of several ends the first counts', async (t) => {
   t.true(s.device.finished)
 })
 
+test('a device that is another principal after a change of the registry goes', async (t) => {
+  const device = authenticatedAs(PRINCIPAL, { rejudge: () => STRANGER })
+  const s = served(t, { outcome: device })
+  await s.connected()
+  await s.handler.rejudge()
+  await over(t, s, 'ERR_AUTHORIZATION_ENDED')
+})
+
+for (const [what, then] of [
+  ['another principal', authenticatedAs({ ...PRINCIPAL, id: 'cd34', attributes: { thingName: 'pump' } })],
+  ['under another client id', authenticatedAs({ ...PRINCIPAL, attributes: { thingName: 'valve' } })],
+] as const) {
+  test(`a registry that changes while the broker is dialled, and the device is ${what} by it: it does not come in`, async (t) => {
+    const first = authenticatedAs({ ...PRINCIPAL, attributes: { thingName: 'pump' } }, { rejudge: () => then })
+    const s = served(t, {
+      outcome: first,
+      identity: { clientId: '${principal.thingName}' },
+      open: async () => void s.handler.rejudge(),
+    })
+    s.device.say(V5)
+    t.is(await s.ended, 'ERR_AUTHORIZATION_ENDED')
+    t.deepEqual([s.broker.written.length, s.broker.destroyed], [0, true])
+    leavesNothing(t, s)
+  })
+}
+
 test('a connection ends with its certificate where the domain says so, also when the date cannot be read', async (t) => {
   const expiring = (validTo: string) => ({ peer: { leaf: { validTo } } }) as unknown as Partial<SecuredConnection>
   const soon = new Date(Date.now() + 60_000).toUTCString()

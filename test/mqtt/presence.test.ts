@@ -1,5 +1,6 @@
 import test from 'ava'
 import { NO_THINGS } from '../../src/registry/entries.ts'
+import { memoryStore } from '../../src/store/memory.ts'
 import { authenticatedAs } from '../support/identity.ts'
 import { PRINCIPAL, served } from './served.ts'
 
@@ -63,4 +64,25 @@ test('subscriptions are told of with what was granted', async (t) => {
   await s.over()
   t.deepEqual(kinds(s.events).slice(1, 3), ['subscriptions/subscribed/a', 'subscriptions/unsubscribed/a'])
   t.deepEqual(s.events[1]?.body.topics, ['t'])
+})
+
+test('a device that is gone before the store has answered was never there', async (t) => {
+  const store = memoryStore()
+  const answers: (() => void)[] = []
+  const s = served(t, {
+    outcome: authenticatedAs({ ...PRINCIPAL, method: 'backend' }),
+    store: {
+      ...store,
+      async claim(claim) {
+        const answer = await store.claim(claim)
+        if (!claim.tentative) await new Promise<void>((resolve) => answers.push(resolve))
+        return answer
+      },
+    },
+  })
+  await s.connected(V5, OK5)
+  await s.over()
+  for (const answer of answers) answer()
+  await new Promise((resolve) => setImmediate(resolve))
+  t.deepEqual([answers.length, s.events], [1, []])
 })

@@ -108,7 +108,7 @@ test('what is wrong with a secret is told without repeating it', (t) => {
         `  - { id: ${KEY}5, secret: 271828182845 }`,
         `  - { id: ${KEY}6, secret: { hunter2: 1 } }`,
         `  - { id: ${KEY}7, secret: hunter2, sessionToken: { env: GONE } }`,
-        `  - { id: hunter2, secret: hunter2 }`,
+        `  - { id: hunter2-, secret: hunter2 }`,
       ].join('\n'),
       empty: '\n',
     },
@@ -220,7 +220,7 @@ for (const [what, yaml, expected] of [
   ['a thing name', 'things: { "a b": {} }', 'things.a b: expected a thing name'],
   ['an attribute that is a number', 'things: { a: { attributes: { n: 1 } } }', 'expected a text, quoted'],
   ['a policy name', 'policies: { "a/b": {} }', 'policies.a/b: expected a policy name'],
-  ['an access key id', 'accessKeys: [ { id: short, secret: x } ]', 'accessKeys.0.id: expected 16 to 128'],
+  ['an access key id', 'accessKeys: [ { id: a-b, secret: x } ]', 'accessKeys.0.id: expected 1 to 128'],
   [
     'exclusive without a thing',
     `certificates: [ { fingerprint: ${'a'.repeat(64)}, exclusive: true } ]`,

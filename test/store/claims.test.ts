@@ -137,3 +137,18 @@ test('the claims of a key are counted, and after an hour without one the count b
   pass(3_600_001)
   t.is(version('s4'), 0)
 })
+
+test('of client ids as long as MQTT allows fewer are counted', (t) => {
+  const { claims } = claimsAt()
+  const version = (n: number) => {
+    const key = `main\n${String(n).padStart(65_500, 'a')}`
+    const answer = claims.claim({ key, owner: 'o', session: `s${n}`, perSecond: null, tentative: false }, 1)
+    claims.release(key, `s${n}`)
+    return answer.kind === 'granted' ? answer.version : answer.kind
+  }
+  version(0)
+  t.is(version(0), 1)
+  for (let n = 1; n <= 300; n++) version(n)
+  t.is(version(300), 1)
+  t.is(version(0), 0, 'it had to make room')
+})

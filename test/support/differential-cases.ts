@@ -3,7 +3,10 @@ import type { MqttVersion } from '../../src/mqtt/reason.ts'
 
 // Packet sequences, right ones and wrong ones, for a broker and for what stands before it.
 
-/** Stands in client ids for four letters that are new each time, so that no session is resumed by another. */
+/**
+ * Stands in client ids and wills for four letters that are new each time: no session is resumed by another, and a will that
+ * is published long after its session can be told from what others say.
+ */
 export const WAY = 'WAYS'
 
 export interface Sequence {
@@ -15,11 +18,9 @@ export interface Sequence {
   readonly manner: 'at once' | 'after connack' | 'one by one' | number
 }
 
-export type Random = () => number
-
-const u16 = (value: number): Buffer => Buffer.of((value >> 8) & 0xff, value & 0xff)
-const bytes = (hex: string): Buffer => Buffer.from(hex.replaceAll(' ', ''), 'hex')
-const text = (value: string | Buffer): Buffer => {
+export const u16 = (value: number): Buffer => Buffer.of((value >> 8) & 0xff, value & 0xff)
+export const bytes = (hex: string): Buffer => Buffer.from(hex.replaceAll(' ', ''), 'hex')
+export const text = (value: string | Buffer): Buffer => {
   const field = Buffer.from(value)
   return Buffer.concat([u16(field.length), field])
 }
@@ -46,7 +47,7 @@ interface ConnectParts {
   readonly rest?: readonly Buffer[]
 }
 
-function connect(version: MqttVersion, parts: ConnectParts = {}): Buffer {
+export function connect(version: MqttVersion, parts: ConnectParts = {}): Buffer {
   const {
     protocol = 'MQTT',
     level = version,
@@ -66,10 +67,10 @@ function connect(version: MqttVersion, parts: ConnectParts = {}): Buffer {
   ])
 }
 
-const will = (version: MqttVersion, topic: string | Buffer, list?: Buffer): readonly Buffer[] => [
+export const will = (version: MqttVersion, topic: string | Buffer, list?: Buffer): readonly Buffer[] => [
   properties(version, list),
   text(topic),
-  text('will'),
+  text(`will-${WAY}`),
 ]
 
 interface PublishParts {
@@ -80,7 +81,7 @@ interface PublishParts {
 }
 
 /** QoS stands in `flags` as in the packet: 2 is QoS 1. */
-function publish(version: MqttVersion, topic: string | Buffer, parts: PublishParts = {}): Buffer {
+export function publish(version: MqttVersion, topic: string | Buffer, parts: PublishParts = {}): Buffer {
   const { flags = 0, id = (flags & 6) === 0 ? null : 7, list, payload = 'p' } = parts
   return packetOf(0x30 | flags, [
     text(topic),
@@ -92,21 +93,25 @@ function publish(version: MqttVersion, topic: string | Buffer, parts: PublishPar
 
 type Entry = readonly [filter: string | Buffer, options: number]
 
-const subscribe = (version: MqttVersion, entries: readonly Entry[], list?: Buffer, id = 9): Buffer =>
+export const subscribe = (version: MqttVersion, entries: readonly Entry[], list?: Buffer, id = 9): Buffer =>
   packetOf(0x82, [
     u16(id),
     properties(version, list),
     ...entries.flatMap(([filter, options]) => [text(filter), Buffer.of(options)]),
   ])
 
-const unsubscribe = (version: MqttVersion, filters: readonly (string | Buffer)[], list?: Buffer, id = 11): Buffer =>
-  packetOf(0xa2, [u16(id), properties(version, list), ...filters.map(text)])
+export const unsubscribe = (
+  version: MqttVersion,
+  filters: readonly (string | Buffer)[],
+  list?: Buffer,
+  id = 11,
+): Buffer => packetOf(0xa2, [u16(id), properties(version, list), ...filters.map(text)])
 
-const pubrel = (id: number): Buffer => packetOf(0x62, [u16(id)])
+export const pubrel = (id: number): Buffer => packetOf(0x62, [u16(id)])
 
 /** Text that is none, or that some would rather not see. */
 // biome-ignore format: one a line
-const ODD_TEXTS: readonly (readonly [string, Buffer])[] = [
+export const ODD_TEXTS: readonly (readonly [string, Buffer])[] = [
   ['nothing', Buffer.alloc(0)],
   ['U+0000', bytes('61 00 62')],
   ['a control character', bytes('61 01 62')],
@@ -139,14 +144,14 @@ const ODD_TEXTS: readonly (readonly [string, Buffer])[] = [
 ]
 
 // biome-ignore format: one a line
-const ODD_FILTERS: readonly string[] = [
+export const ODD_FILTERS: readonly string[] = [
   '#', '+', '+/+', 'a/#', 'a/+/b', '/#', '/+', 'a#', 'a/b#', '#/a', 'a/#/b', 'a+', '+a', 'a/+b/c', '##', '++', '/+/#', '$SYS/#', '$x/#', '$share/g/a/#',
   '$share/g/+', '$share/g/', '$share/g', '$share//a', '$share/', '$share', '$share/+/a', '$share/g#/a', '$share/g/#/a', '$share/g/a#', '$queue/a', '$sharex/g/a',
 ]
 
 /** Properties of every kind, as id and value; some stand where they may, most where they may not. */
 // biome-ignore format: one a line
-const PROPERTIES: readonly string[] = [
+export const PROPERTIES: readonly string[] = [
   '0100', '0101', '0102', '02 0000003c', '02 00000000', '03 0001 74', '03 0001 ff', '08 0001 72', '08 0001 2b', '08 0001 23', '08 0000', '09 0001 ff', '0b 01', '0b 00',
   '0b ffffff7f', '0b 80808001', '11 0000003c', '11 ffffffff', '12 0001 61', '13 003c', '15 0001 6d', '16 0001 6d', '17 00', '17 01', '17 02', '18 0000003c',
   '19 00', '19 01', '19 02', '1a 0001 61', '1c 0001 61', '1f 0001 61', '21 0001', '21 0000', '22 0000', '22 000a', '23 0001', '23 0000', '23 ffff', '23 000b',
@@ -158,7 +163,7 @@ const PROPERTIES: readonly string[] = [
 
 /** Packets that stand alone behind a good CONNECT. */
 // biome-ignore format: one a line
-const ODD_PACKETS: readonly string[] = [
+export const ODD_PACKETS: readonly string[] = [
   '00 00', '10 00', '20 02 0000', '20 03 000000', '90 03 0009 00', '90 04 0009 00 00', 'b0 02 0009', 'b0 04 0009 00 00', 'd0 00', 'f0 00', 'f0 01 00', 'f0 02 18 00', 'f0 07 18 05 15 0002 6d6d',
   'c0 00', 'c1 00', 'c0 01 00', 'c0 80 00', 'c0 8000', 'e0 00', 'e1 00', 'e0 01 00', 'e0 01 04', 'e0 02 00 00', 'e0 01 81', 'e0 01 ff', 'e0 07 00 05 11 00000000', 'e0 07 00 05 11 0000003c', 'e0 02 04 05',
   '40 02 0007', '40 02 0000', '40 00', '40 01 00', '41 02 0007', '40 03 0007 00', '40 04 0007 00 00', '40 03 0007 99', '40 03 0007 10', '40 05 0007 00 00 00',
@@ -307,121 +312,4 @@ export function table(): Sequence[] {
     after('no topic and no alias', own, publish(5, ''))
   }
   return sequences
-}
-
-/** Sequences at random, most of them right; `count` of them and as many with some bytes changed. */
-export function generated(random: Random, count: number): Sequence[] {
-  const below = (limit: number) => Math.floor(random() * limit)
-  const pick = <T>(from: readonly T[]): T => from[below(from.length)]!
-  const sometimes = (share: number) => random() < share
-  const sequences: Sequence[] = []
-  const listFor = (allowed: readonly string[]): Buffer =>
-    Buffer.concat(
-      Array.from({ length: sometimes(0.4) ? 1 + below(3) : 0 }, () =>
-        bytes(sometimes(0.9) ? pick(allowed) : pick(PROPERTIES)),
-      ),
-    )
-  const topic = (): string | Buffer =>
-    sometimes(0.9) ? pick(['t/a', 't/b', 't/a/b', 't/ä', 't//', 't/$x']) : pick(ODD_TEXTS.slice(0, -1))[1]
-  const filter = (): string | Buffer =>
-    sometimes(0.85)
-      ? pick(['t/#', 't/+', 't/a', 't/+/b', '$share/g/t/a'])
-      : sometimes(0.7)
-        ? pick(ODD_FILTERS)
-        : topic()
-  const options = (version: MqttVersion) =>
-    sometimes(0.9) ? below(3) | (version === 5 ? below(3) << 4 : 0) : below(256)
-  const id = () => (sometimes(0.97) ? 1 + below(5) : 0)
-
-  const one = (version: MqttVersion): Buffer => {
-    switch (below(10)) {
-      case 0:
-      case 1:
-      case 2:
-      case 3: {
-        const flags = pick([0, 0, 2, 2, 4, 1, 3, 5, 0xa, 0xc, 8, 6])
-        return publish(version, topic(), {
-          flags,
-          ...((flags & 6) !== 0 && { id: id() }),
-          list: listFor([
-            '0101',
-            '02 0000003c',
-            '03 0001 74',
-            '08 0001 72',
-            '09 0001 ff',
-            '23 0001',
-            '23 0002',
-            '26 0001 61 0001 62',
-          ]),
-          payload: pick(['', 'p', 'payload']),
-        })
-      }
-      case 4:
-        return pubrel(id())
-      case 5:
-      case 6:
-        return subscribe(
-          version,
-          Array.from({ length: 1 + below(3) }, () => [filter(), options(version)] as const),
-          listFor(['0b 01', '26 0001 61 0001 62']),
-          id(),
-        )
-      case 7:
-        return unsubscribe(version, Array.from({ length: 1 + below(2) }, filter), listFor(['26 0001 61 0001 62']), id())
-      case 8:
-        return packetOf(pick([0x40, 0x50, 0x70]), [u16(id())])
-      default:
-        return sometimes(0.7) ? bytes('c000') : bytes(pick(ODD_PACKETS))
-    }
-  }
-  const opening = (version: MqttVersion): Buffer => {
-    if (sometimes(0.5)) return connect(version)
-    const withWill = sometimes(0.5)
-    const [user, word] = [sometimes(0.4), sometimes(0.2)]
-    return connect(version, {
-      flags:
-        (sometimes(0.9) ? 2 : 0) |
-        (withWill ? 4 | (below(3) << 3) | (below(2) << 5) : 0) |
-        (user ? 0x80 : 0) |
-        (word ? 0x40 : 0),
-      keepAlive: pick([0, 10, 60, 65_535]),
-      list: listFor(['11 0000003c', '17 01', '19 01', '21 0005', '22 0005', '26 0001 61 0001 62', '27 00000200']),
-      rest: [
-        ...(withWill ? will(version, topic(), listFor(['0101', '02 0000003c', '03 0001 74', '18 00000001'])) : []),
-        ...(user ? [text('user')] : []),
-        ...(word ? [text('word')] : []),
-      ],
-    })
-  }
-  for (let number = 0; number < count; number++) {
-    const version = number % 2 === 0 ? 4 : 5
-    const packets = [opening(version), ...Array.from({ length: below(7) }, () => one(version))]
-    const manner = (['at once', 'after connack', below(80)] as const)[below(3)]!
-    sequences.push({ name: `generated ${number}`, version, packets, manner })
-    const place = below(packets.length)
-    const changed = packets.map((packet, at) => (at === place || sometimes(0.1) ? mutated(packet, random) : packet))
-    sequences.push({ name: `mutated ${number}`, version, packets: changed, manner })
-  }
-  return sequences
-}
-
-/** Some bytes of one packet changed; mostly its length goes with them, so that what follows is still a packet. */
-function mutated(packet: Buffer, random: Random): Buffer {
-  const below = (limit: number) => Math.floor(random() * limit)
-  let header = 1
-  while (header < packet.length && (packet[header]! & 0x80) !== 0) header++
-  let first = packet[0]!
-  let body = Buffer.from(packet.subarray(header + 1))
-  for (let changes = 1 + below(2); changes > 0; changes--) {
-    const at = below(Math.min(body.length, 60))
-    const kind = below(8)
-    if (kind === 0) first ^= 1 << below(4)
-    else if (kind === 1) first = below(256)
-    else if (kind === 2) body = Buffer.concat([body.subarray(0, at), Buffer.of(below(256)), body.subarray(at)])
-    else if (kind === 3) body = Buffer.concat([body.subarray(0, at), body.subarray(at + 1 + below(3))])
-    else if (kind === 4) body = Buffer.from(body.subarray(0, at))
-    else if (at < body.length) body[at] = kind === 5 ? body[at]! ^ (1 << below(8)) : kind === 6 ? below(256) : below(4)
-  }
-  if (random() < 0.92) return packetOf(first, [body])
-  return Buffer.concat([Buffer.of(first), packet.subarray(1, header + 1), body])
 }

@@ -53,18 +53,28 @@ const BETWEEN_MS = 25
 
 export type Way = 'direct' | 'gate'
 
-/** A sequence with a client id that nobody has had. */
-export function named(sequence: Sequence, number: number): Sequence {
-  const letters = number.toString(36).padStart(WAY.length, '0')
+/** A sequence whose client id and will nobody has had. */
+export interface Named extends Sequence {
+  readonly letters: string
+}
+
+export function named(sequence: Sequence, number: number): Named {
+  const letters = `Z${number.toString(36).padStart(WAY.length - 1, '0')}`
   const packets = sequence.packets.map((packet) => {
-    const at = packet.indexOf(WAY)
-    if (at < 0) return packet
     const copy = Buffer.from(packet)
-    copy.write(letters, at)
+    for (let at = copy.indexOf(WAY); at >= 0; at = copy.indexOf(WAY)) copy.write(letters, at)
     return copy
   })
-  return { ...sequence, packets }
+  return { ...sequence, packets, letters }
 }
+
+/** What the witness saw of this sequence: without wills of others, and its own as any other's would be. */
+export function seenOf(published: readonly string[], { letters }: Named): string[] {
+  const own = Buffer.from(letters).toString('hex')
+  return published.map((message) => message.replace(own, 'own')).filter((message) => !OF_OTHERS.test(message))
+}
+/** Such letters in the payload, which stands last and in hexadecimal. */
+const OF_OTHERS = /5a(?:3\d|[67][\da-f]){3}[\da-f]*$/
 
 const tls = { secureContext: createSecureContext({ ca: ca.certPem, cert: device.chainPem, key: device.keyPem }) }
 
@@ -201,6 +211,7 @@ export async function openWitness(t: Teardowns, port: number): Promise<Witness> 
     async seen() {
       await barrier()
       const found = seen
+      seen = []
       if (retained.size > 0) {
         for (const topic of retained) socket.write(packetOf(0x31, [field(Buffer.from(topic, 'latin1')), Buffer.of(0)]))
         retained.clear()

@@ -39,7 +39,7 @@ export const powerless = issueDevice(ca, { commonName: 'device-2' })
 export const stranger = issueDevice(createCa({ commonName: 'elsewhere' }), { commonName: 'device-3' })
 
 export const REGION = 'us-east-1'
-export const ACCESS_KEY = { id: 'AKIDEXAMPLE00001', secret: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' } as const
+export const ACCESS_KEY = { id: 'AKIDEXAMPLE', secret: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' } as const
 export const TEMPORARY_KEY = { id: 'ASIAEXAMPLE00001', secret: 'temporary+secret', token: 'a+session/token==' } as const
 
 const tokenKeys = generateKeyPairSync('rsa', { modulusLength: 2048 })

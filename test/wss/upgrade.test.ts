@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import test from 'ava'
 import type { FailureCode } from '../../src/errors.ts'
-import { upgrade, WSS_LIFETIME_MS } from '../../src/wss/upgrade.ts'
+import { upgrade } from '../../src/wss/upgrade.ts'
 import { until } from '../mqtt/fakes.ts'
 import { BINARY, frame, LIMITS, pair, request, upgraded } from './frames.ts'
 
@@ -115,8 +115,4 @@ test('what came with the request, and after it, waits for the 101 and for a read
   device.write(frame(BINARY, 'two'))
   await until(() => data() === 'onetwo')
   t.false(stream.destroyed)
-})
-
-test('a WebSocket lives at most 24 hours', (t) => {
-  t.is(WSS_LIFETIME_MS, 24 * 60 * 60 * 1_000)
 })

@@ -3,9 +3,9 @@ import { availableParallelism, cpus, release } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type TLSSocket } from 'node:tls'
-import { makeMaterials, SERVER_NAME } from './support/peers.ts'
-import { canPin, cpuBetween, pinSelf, readCpu, startProcess, temporaryFolder } from './support/proc.ts'
-import { startSink } from './support/sink.ts'
+import { canPin, cpuBetween, pinSelf, readCpu, startProcess, temporaryFolder } from '../harness/proc.ts'
+import { startSink } from '../load/sink.ts'
+import { readMaterials, SERVER_NAME, writeMaterials } from '../peers/materials.ts'
 
 /**
  * What does MQTT over WebSocket cost above MQTT over TLS? The relay alone, without sessions and policies, on both ways
@@ -40,19 +40,20 @@ export async function run({ smoke }: { readonly smoke: boolean }): Promise<void>
   const rounds = smoke ? 2 : 7
   const devices = smoke ? 4 : 20
   const cores = availableParallelism()
-  if (cores > 1) pinSelf(LOAD_CORE)
+  if (cores > 1) pinSelf([LOAD_CORE])
   const folder = temporaryFolder('brokergate-bench-')
   const sink = await startSink()
   try {
-    const { caPem } = makeMaterials(folder)
+    writeMaterials(folder, 1)
+    const { caPem } = readMaterials(folder)
     const runtime = process.versions.bun === undefined ? `node ${process.versions.node}` : `bun ${process.versions.bun}`
     print({ question, smoke, pinned: canPin && cores > 1, cores, cpu: cpus()[0]?.model, kernel: release(), runtime })
     const logFile = join(folder, 'relay.out')
-    const script = join(import.meta.dirname, 'support/wss-relay.ts')
+    const script = join(import.meta.dirname, 'wss-relay.ts')
     const files = ['server.pem', 'server.key'].map((name) => join(folder, name))
     const relay = startProcess(process.execPath, [script, ...files, String(sink.port)], {
       cwd: folder,
-      core: RELAY_CORE,
+      cores: [RELAY_CORE],
       logFile,
     })
     try {

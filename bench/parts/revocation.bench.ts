@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { join } from 'node:path'
-import { createCa, createCrl } from '../src/cli/pki.ts'
-import { temporaryFolder } from './support/proc.ts'
+import { createCa, createCrl } from '../../src/cli/pki.ts'
+import { temporaryFolder } from '../harness/proc.ts'
 
 /**
  * What do revocation lists cost? Memory that stays once a list is read and verified, the time to read it, and the time of
@@ -12,7 +12,7 @@ import { temporaryFolder } from './support/proc.ts'
 export const question = 'revocation'
 
 const DOMAINS = 50
-const PROBE = join(import.meta.dirname, 'support/revocation-probe.ts')
+const PROBE = join(import.meta.dirname, 'revocation-probe.ts')
 
 interface Probed {
   readonly readMs: number

@@ -5,7 +5,7 @@ import { createSecureContext, TLSSocket } from 'node:tls'
 import { type ByteStream, type Inspector, relay, type Way } from '../../src/relay.ts'
 import { upgrade } from '../../src/wss/upgrade.ts'
 
-// bun bench/support/wss-relay.ts <certificate.pem> <key.pem> <broker's port>
+// bun bench/parts/wss-relay.ts <certificate.pem> <key.pem> <broker's port>
 // TLS in front of a broker, once plain and once over WebSocket, with nothing else of the proxy. Prints both ports.
 
 const [certFile, keyFile, brokerPort] = process.argv.slice(2)

@@ -1,13 +1,13 @@
 import { cpus, release } from 'node:os'
-import { NO_METRICS } from '../src/control/metrics.ts'
-import { Gate, SYSTEM_CLOCK } from '../src/mqtt/gate.ts'
-import { KeepAliveWheel } from '../src/mqtt/keep-alive.ts'
-import { OPEN_RULES } from '../src/mqtt/limits.ts'
-import type { MqttVersion } from '../src/mqtt/reason.ts'
-import { parsePolicyDocument } from '../src/policy/document.ts'
-import { grantsOf } from '../src/policy/grants.ts'
-import { NO_VARIABLES, OPEN_PERMIT, type Permit } from '../src/policy/permit.ts'
-import type { Way } from '../src/relay.ts'
+import { NO_METRICS } from '../../src/control/metrics.ts'
+import { Gate, SYSTEM_CLOCK } from '../../src/mqtt/gate.ts'
+import { KeepAliveWheel } from '../../src/mqtt/keep-alive.ts'
+import { OPEN_RULES } from '../../src/mqtt/limits.ts'
+import type { MqttVersion } from '../../src/mqtt/reason.ts'
+import { parsePolicyDocument } from '../../src/policy/document.ts'
+import { grantsOf } from '../../src/policy/grants.ts'
+import { NO_VARIABLES, OPEN_PERMIT, type Permit } from '../../src/policy/permit.ts'
+import type { Way } from '../../src/relay.ts'
 
 /**
  * What does the gate cost a packet? Nanoseconds of CPU of the inspection alone, in this process: an open permit beside a

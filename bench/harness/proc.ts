@@ -25,10 +25,11 @@ export function temporaryFolder(prefix: string): string {
 // Whatever ends us, also a failure in the middle, ends what we started. Nothing can be awaited here.
 process.on('exit', () => {
   const pids = [...children].flatMap(({ pid }) => (pid === undefined ? [] : [pid]))
+  const all = pids.flatMap(tree)
   for (const pid of pids) signalTo(pid, 'SIGTERM')
   const until = performance.now() + EXIT_WITHIN_MS
   while (pids.some(runs) && performance.now() < until) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
-  for (const pid of pids) killTree(pid)
+  for (const pid of all) if (runs(pid)) signalTo(pid, 'SIGKILL')
   for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 })
 for (const [signal, code] of [
@@ -42,32 +43,54 @@ export interface Started {
   readonly pid: number
   /** Rejects when the process ends before it was told to. */
   readonly failed: Promise<never>
+  /** Resolves when it has ended, whyever. */
+  readonly ended: Promise<void>
+  signal(name: NodeJS.Signals): void
+  /** From now on its end is no fault. */
+  mayEnd(): void
   stop(): Promise<void>
 }
 
 export const canPin: boolean = spawnSync('taskset', ['--version']).status === 0
 
 /** This process and all its threads from now on. */
-export function pinSelf(core: number): void {
-  if (canPin) spawnSync('taskset', ['-a', '-p', '-c', String(core), String(process.pid)])
+export function pinSelf(cores: readonly number[]): void {
+  if (canPin) spawnSync('taskset', ['-a', '-p', '-c', cores.join(','), String(process.pid)])
+}
+
+/** Who runs where: proxies never share a core with the load, where there are two. */
+export interface Cores {
+  readonly proxy: readonly number[]
+  readonly load: readonly number[]
+}
+
+/** So many cores for the proxy, the others for the load; on a machine with too few they share what there is. */
+export function coresFor(proxyCores: number, available: number): Cores {
+  const all = Array.from({ length: available }, (_, core) => core)
+  return available > proxyCores
+    ? { proxy: all.slice(0, proxyCores), load: all.slice(proxyCores) }
+    : { proxy: all, load: available > 1 ? all.slice(1) : all }
 }
 
 export interface StartOptions {
   readonly cwd: string
-  readonly core: number
+  readonly cores: readonly number[]
   /** Both outputs go here; its end is shown when the process fails. */
   readonly logFile: string
   readonly env?: Readonly<Record<string, string>>
 }
 
+/** Each replaces itself by the next, so that the process we know is the one that is measured. */
+const AS_MANY_FILES_AS_MAY_BE = ['sh', '-c', 'ulimit -n "$(ulimit -Hn)"; exec "$@"', 'sh']
+
 export function startProcess(command: string, args: readonly string[], options: StartOptions): Started {
-  const { cwd, core, logFile } = options
-  const [program, all] = canPin ? ['taskset', ['-c', String(core), command, ...args]] : [command, args]
+  const { cwd, cores, logFile } = options
+  const whole = [...AS_MANY_FILES_AS_MAY_BE, ...(canPin ? ['taskset', '-c', cores.join(',')] : []), command, ...args]
   const output = openSync(logFile, 'w')
   // Settings of ours in the environment would change what is measured.
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('BROKERGATE_'))
   const env = { ...Object.fromEntries(inherited), ...options.env }
-  const child = spawn(program, all, { cwd, env, stdio: ['ignore', output, output] })
+  const child = spawn(whole[0]!, whole.slice(1), { cwd, env, stdio: ['ignore', output, output] })
   closeSync(output)
   children.add(child)
   let stopping = false
@@ -85,14 +108,62 @@ export function startProcess(command: string, args: readonly string[], options: 
   return {
     pid: child.pid ?? 0,
     failed,
+    ended,
+    signal: (name) => void child.kill(name),
+    mayEnd() {
+      stopping = true
+    },
     async stop() {
       stopping = true
       if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+      const below = tree(child.pid)
       child.kill('SIGTERM')
       const late = new AbortController()
       await Promise.race([ended, sleep(STOP_WITHIN_MS, undefined, { signal: late.signal }).catch(() => {})])
       late.abort()
       if (children.has(child)) killTree(child.pid)
+      await ended
+      // A worker that waits for its last sessions outlives a primary that does not.
+      for (const pid of below) if (runs(pid)) signalTo(pid, 'SIGKILL')
+    },
+  }
+}
+
+export interface Worker {
+  /** Its first line; rejects when it ends without one. */
+  readonly answer: Promise<string>
+  stop(): Promise<void>
+}
+
+/** More load, in a process that yields to ours: what we measure must not wait for it. */
+export function startWorker(script: string, options: object, cores: readonly number[]): Worker {
+  const whole = [
+    ...AS_MANY_FILES_AS_MAY_BE,
+    ...['nice', '-n', '5'],
+    ...(canPin ? ['taskset', '-c', cores.join(',')] : []),
+    process.execPath,
+    script,
+    JSON.stringify(options),
+  ]
+  const child = spawn(whole[0]!, whole.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
+  children.add(child)
+  let text = ''
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
+  const answer = new Promise<string>((resolve, reject) => {
+    child.stdout.on('data', (chunk: Buffer) => {
+      text += chunk.toString()
+      if (text.includes('\n')) resolve(text.slice(0, text.indexOf('\n')))
+    })
+    void ended.then(() => {
+      children.delete(child)
+      reject(new Error(`${script} ended without an answer`))
+    })
+  })
+  answer.catch(() => {})
+  return {
+    answer,
+    async stop() {
+      child.kill('SIGKILL')
       await ended
     },
   }
@@ -102,7 +173,7 @@ function killTree(pid: number): void {
   for (const one of tree(pid).reverse()) signalTo(one, 'SIGKILL')
 }
 
-function signalTo(pid: number, signal: 'SIGTERM' | 'SIGKILL'): void {
+function signalTo(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal)
   } catch {
@@ -184,3 +255,30 @@ export function cpuBetween(before: CpuReading, after: CpuReading): number {
   for (const [key, value] of to!) total += value - (from!.get(key) ?? 0)
   return total / 1_000
 }
+
+/** Resident memory of a process and all below it, bytes. Pages that several share count once for each. */
+export function residentBytes(root: number): number {
+  let total = 0
+  for (const pid of tree(root)) {
+    try {
+      const [, kilobytes] = readFileSync(`/proc/${pid}/status`, 'utf8').match(/^VmRSS:\s+(\d+) kB$/m) ?? []
+      total += Number(kilobytes ?? 0) * 1_024
+    } catch {
+      // It ended in between.
+    }
+  }
+  return total
+}
+
+/** Whether SIGHUP has a handler there: signal 1 is bit 0 of SigCgt, proc(5). */
+export function catchesHangUp(pid: number): boolean {
+  try {
+    const [, mask] = readFileSync(`/proc/${pid}/status`, 'utf8').match(/^SigCgt:\s+([0-9a-f]+)$/m) ?? []
+    return (Number.parseInt(mask?.at(-1) ?? '0', 16) & 1) === 1
+  } catch {
+    return false
+  }
+}
+
+/** The processes below one, for whoever replaces them. */
+export const processesOf = (root: number): readonly number[] => tree(root)

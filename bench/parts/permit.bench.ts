@@ -1,7 +1,7 @@
 import { availableParallelism, cpus, release } from 'node:os'
-import { parsePolicyDocument } from '../src/policy/document.ts'
-import { grantsOf } from '../src/policy/grants.ts'
-import { type ArnHead, OPEN_PERMIT, type Permit, type Variables } from '../src/policy/permit.ts'
+import { parsePolicyDocument } from '../../src/policy/document.ts'
+import { grantsOf } from '../../src/policy/grants.ts'
+import { type ArnHead, OPEN_PERMIT, type Permit, type Variables } from '../../src/policy/permit.ts'
 
 /**
  * What does a decision cost? Nanoseconds per `Permit.allows`, by the number of statements and by how the resource matches.
