@@ -284,6 +284,13 @@ interface Verdict {
 /** Nothing known is not a yes. */
 const UNJUDGED: Verdict = { code: 'UNKNOWN' }
 
+/** Without the stack, which would stay as long as the session. */
+function verdictOf(error: unknown): Verdict | null {
+  if (error === undefined || error === null) return null
+  const { code, message } = error as Verdict
+  return { code: code ?? message ?? 'UNKNOWN' }
+}
+
 export interface LiftOptions {
   readonly context: SecureContext
   readonly requestCert: boolean
@@ -356,8 +363,7 @@ export class LiftedTls extends Lifted {
       this.onFault(error ?? new Error('the handshake failed'))
       return
     }
-    this.#verdict =
-      (error as { code?: string } | null | undefined) ?? (this.handle?.authorized === true ? null : UNJUDGED)
+    this.#verdict = verdictOf(error) ?? (this.handle?.authorized === true ? null : UNJUDGED)
     this.rest()
     this.emit('secure')
   }
