@@ -113,7 +113,13 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
         httpBackends.set(name, makeHttpBackend(name, backend))
         continue
       }
-      const made = makeBackend(name, backend, settings.limits.webSocketMessageSize, options)
+      const made = makeBackend(
+        name,
+        backend,
+        settings.limits.webSocketMessageSize,
+        options,
+        settings.transport === 'auto',
+      )
       backends.set(name, made)
       publishers.set(name, makePublisher(made, backend))
     } catch (error) {
@@ -470,12 +476,20 @@ function makeBackend(
   settings: BrokerSettings,
   maxMessageBytes: number,
   { metrics, embeddedPath }: AssembleOptions,
+  lift: boolean,
 ): Backend {
   const { username, password, clientId, keepAlive } = settings.identity
   const identity: UpstreamIdentity = { username, password, clientId, keepAlive }
   const onDial = (result: DialResult, seconds: number) => metrics.dial(name, DIAL_LABELS[result], seconds)
   if (settings.kind === 'embedded') {
-    return BACKENDS.embedded({ name, identity, path: embeddedPath, connectTimeoutMs: EMBEDDED_TIMEOUT_MS, onDial })
+    return BACKENDS.embedded({
+      name,
+      identity,
+      path: embeddedPath,
+      connectTimeoutMs: EMBEDDED_TIMEOUT_MS,
+      lift,
+      onDial,
+    })
   }
   const common = {
     name,
@@ -490,7 +504,12 @@ function makeBackend(
     return BACKENDS.ws({ ...common, servers, tls: brokerTls(settings), headers: settings.headers, maxMessageBytes })
   }
   const servers = settings.servers.map(({ address }) => address)
-  return BACKENDS[settings.kind]({ ...common, servers, tls: settings.kind === 'tcp' ? null : brokerTls(settings) })
+  return BACKENDS[settings.kind]({
+    ...common,
+    servers,
+    lift,
+    tls: settings.kind === 'tcp' ? null : brokerTls(settings),
+  })
 }
 
 function brokerTls({ ca, serverName, cert, key }: Exclude<BrokerSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {
@@ -516,9 +535,9 @@ const DIAL_LABELS: Readonly<Record<DialResult, string>> = {
 /** The device's address for a broker that speaks the PROXY protocol; the destination is ours, as the device reached it. */
 function proxyHeader(connection: AuthorizedConnection | null): Buffer {
   if (connection === null) return LOCAL_V2
-  const { socket, remoteAddress, remotePort } = connection
+  const { tls, remoteAddress, remotePort } = connection
   return encodeProxyV2(
     { address: remoteAddress, port: remotePort },
-    { address: socket.localAddress ?? '::', port: socket.localPort ?? connection.port },
+    { address: tls.localAddress ?? '::', port: tls.localPort ?? connection.port },
   )
 }

@@ -1,18 +1,17 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import type { Authenticated } from './auth/authenticator.ts'
 import type { FailureCode } from './errors.ts'
 import type { ClientHello } from './listener/client-hello.ts'
 import type { Permit } from './policy/permit.ts'
+import type { ByteStream } from './relay.ts'
 import type { Admission, Protocol } from './tls/admission.ts'
 import type { Domain } from './tls/domains.ts'
 
-/** Stage 1. A socket, nothing believed yet. */
-export interface AcceptedConnection {
+/** Where a connection comes from; it is the same at every stage. */
+export interface Origin {
   /** Unique within the fleet of processes; on every log line about this device. */
   readonly id: string
-  readonly socket: Socket
   /** The port whose rows of the matrix apply: the listener's own, or its `as`. */
   readonly port: number
   /** The device's address: the socket's peer, or what a trusted PROXY header said. */
@@ -22,9 +21,15 @@ export interface AcceptedConnection {
   readonly acceptedAt: number
 }
 
+/** Stage 1. A socket, nothing believed yet. */
+export interface AcceptedConnection extends Origin {
+  readonly socket: Socket
+}
+
 /** Stage 2. TLS is up; the admissions left are the ones the ClientHello allows. */
-export interface SecuredConnection extends AcceptedConnection {
-  readonly tls: TLSSocket
+export interface SecuredConnection extends Origin {
+  /** A `TLSSocket` where HTTP comes next; where MQTT does, it may be of the second transport. */
+  readonly tls: SecureStream
   readonly hello: ClientHello
   readonly domain: Domain
   readonly admissions: readonly Admission[]
@@ -36,10 +41,19 @@ export interface SecuredConnection extends AcceptedConnection {
   readonly securedAt: number
 }
 
+export interface SecureStream extends ByteStream {
+  /** Ours, as the device reached it. */
+  readonly localAddress?: string | undefined
+  readonly localPort?: number | undefined
+}
+
 /** The client certificate as presented, possession proved by the handshake, nothing else believed. */
 export interface PeerCertificate {
   readonly leaf: X509Certificate
-  /** Leaf first, as the device sent it (Bun goes on into the domain's own CAs); at most `MAX_CHAIN` certificates. */
+  /**
+   * Leaf first, as the device sent it (Bun goes on into the domain's own CAs). On Bun it is made when it is asked for:
+   * ask once. @throws {ProxyError} ERR_HANDSHAKE_FAILED where it is longer than `MAX_CHAIN`, or the connection has ended
+   */
   readonly chain: readonly X509Certificate[]
   /** The TLS library's verdict against the domain's CAs: null is «a valid path for client authentication». */
   readonly verifyError: string | null

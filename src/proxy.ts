@@ -1,5 +1,12 @@
 import type { Socket } from 'node:net'
-import type { AcceptedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from './connection.ts'
+import type {
+  AcceptedConnection,
+  CloseReason,
+  Origin,
+  ProtocolHandler,
+  SecuredConnection,
+  Trace,
+} from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { asProxyError, ProxyError, reasonOf } from './errors.ts'
 import { type Greeting, greet, type ListenerOptions } from './listener/listener.ts'
@@ -12,37 +19,48 @@ import type { RefusedResumptions } from './tls/tickets.ts'
 export interface Parts {
   readonly metrics: Metrics
   readonly handlers: Readonly<Record<'mqtt' | 'https', ProtocolHandler>>
+  /** Whether MQTT is carried by the second transport, where it can be. */
+  readonly lift: boolean
   readonly refusedResumptions: Pick<RefusedResumptions, 'has'>
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
   /** Those of the generation in force. */
   domains(): Domains
   /** Told once of every connection, at its very end. */
-  ended(connection: AcceptedConnection, trace: Trace, reason: CloseReason, error: ProxyError | null): void
+  ended(connection: Origin, trace: Trace, reason: CloseReason, error: ProxyError | null): void
 }
 
 /** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
 export function createServe(parts: Parts) {
   return async function serve(socket: Socket, listener: ListenerOptions): Promise<CloseReason> {
-    const life: Life = { connection: accept(socket, listener), trace: newTrace() }
-    const result = await pass(parts, life, listener).catch(asProxyError)
+    const accepted = accept(socket, listener)
+    const life: Life = { connection: accepted, trace: newTrace() }
+    const result = await pass(parts, life, accepted, listener).catch(asProxyError)
     return end(parts, life.connection, life.trace, result)
   }
 }
 
 /** What has been learnt so far, for the ending. */
 interface Life {
-  connection: AcceptedConnection
+  connection: AcceptedConnection | SecuredConnection
   readonly trace: Trace
 }
 
-async function pass(parts: Parts, life: Life, listener: ListenerOptions): Promise<CloseReason> {
+async function pass(
+  parts: Parts,
+  life: Life,
+  accepted: AcceptedConnection,
+  listener: ListenerOptions,
+): Promise<CloseReason> {
   const { trace } = life
-  const greeting = await greet(life.connection.socket, listener)
+  const greeting = await greet(accepted.socket, listener)
   if (greeting.kind === 'probe') return 'probe'
-  life.connection = behind(life.connection, greeting)
-  const admitted = admission(parts, life.connection, greeting, trace)
-  const secured = await secure(parts, life.connection, admitted, trace)
+  const connection = behind(accepted, greeting)
+  life.connection = connection
+  const admitted = admission(parts, connection, greeting, trace)
+  const secured = await secure(parts, connection, admitted, trace)
+  // The accepted socket has done its work, and with it goes what it holds.
+  life.connection = secured
   const handler = parts.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
   return handler.serve(secured, trace, parts.closing)
 }
@@ -116,6 +134,8 @@ async function secure(
     context: domain.context(requestCert, parts.refusedResumptions.has(connection.remoteAddress)),
     requestCert,
     alpn,
+    // HTTP is read by node:http, which needs a socket of Node's.
+    lift: parts.lift && rows[0]!.protocol === 'mqtt',
     deadlineMs: connection.acceptedAt + domain.handshakeTimeoutMs - started,
     signal: parts.closing,
   })
@@ -124,7 +144,9 @@ async function secure(
   if (resumed) parts.metrics.resumed(version)
   trace.handshakeMs = securedAt - connection.acceptedAt
   trace.tlsVersion = version
-  return { ...connection, tls, hello, domain, admissions: rows, peer, resumed, securedAt }
+  const { id, port, remoteAddress, remotePort, acceptedAt } = connection
+  const origin = { id, port, remoteAddress, remotePort, acceptedAt }
+  return { ...origin, tls, hello, domain, admissions: rows, peer, resumed, securedAt }
 }
 
 /** How long a peer may take to see our last bytes before the socket is destroyed. */
@@ -133,19 +155,19 @@ const LINGER_MS = 2_000
 /** The one ending: the answer the stage allows, the counters, the log line, and no socket left behind. */
 function end(
   parts: Parts,
-  connection: AcceptedConnection,
+  connection: AcceptedConnection | SecuredConnection,
   trace: Trace,
   result: CloseReason | ProxyError,
 ): CloseReason {
   const error = result instanceof ProxyError ? result : null
   const reason = result instanceof ProxyError ? result.code : result
-  const { socket } = connection
-  if (trace.stage === 'hello') {
+  const stream = 'tls' in connection ? connection.tls : connection.socket
+  if (trace.stage === 'hello' && 'socket' in connection) {
     parts.metrics.hello(reason === 'probe' ? 'probe' : error === null ? 'ok' : reasonOf(error.code))
-    void sendAlert(socket, error?.failure.alert ?? null)
+    void sendAlert(connection.socket, error?.failure.alert ?? null)
   } else {
     if (error !== null && trace.stage === 'handshake') parts.metrics.handshake(reasonOf(error.code), 'none', 0)
-    if (!socket.destroyed) setTimeout(() => socket.destroy(), LINGER_MS)
+    if (stream.destroyed !== true) setTimeout(() => stream.destroy(), LINGER_MS)
   }
   parts.metrics.closed(reason)
   try {

@@ -153,6 +153,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   const serve = createServe({
     metrics,
     handlers: { mqtt, https },
+    lift: settings.transport === 'auto',
     refusedResumptions,
     closing: closing.signal,
     domains: () => generation.domains,

@@ -91,7 +91,7 @@ export async function startEmbeddedBroker(options: EmbeddedBrokerOptions): Promi
 
 export type EmbeddedOptions = Pick<
   TcpOptions,
-  'name' | 'identity' | 'connectTimeoutMs' | 'onDial' | 'now' | 'random'
+  'name' | 'identity' | 'connectTimeoutMs' | 'onDial' | 'lift' | 'now' | 'random'
 > & {
   /** Where `startEmbeddedBroker` listens. */
   readonly path: string

@@ -1,5 +1,6 @@
 import type { LookupFunction } from 'node:net'
 import type { AuthorizedConnection } from '../connection.ts'
+import { lifted } from '../lifted.ts'
 import type { Backend } from './backend.ts'
 import { type BalancedOptions, balanced } from './balanced.ts'
 import { type BackendTls, contextOf, dial, peerOf, type Server } from './dial.ts'
@@ -12,6 +13,8 @@ export interface TcpOptions extends BalancedOptions {
   /** Bytes that come first on every stream, ahead of TLS: a PROXY header; null writes none. */
   readonly proxyHeader: ((connection: AuthorizedConnection | null) => Uint8Array) | null
   readonly tls: BackendTls | null
+  /** Whether streams without TLS are of the second transport, where they can be. */
+  readonly lift?: boolean
   /** `dns.lookup` unless told. */
   readonly lookup?: LookupFunction
 }
@@ -36,7 +39,9 @@ export function tcp(options: TcpOptions): Backend {
   return balanced(options, {
     servers,
     peerOf,
-    attempt: ({ connection, ...attempt }) =>
-      dial({ ...attempt, header: proxyHeader?.(connection) ?? null, tls, lookup }),
+    async attempt({ connection, ...attempt }) {
+      const socket = await dial({ ...attempt, header: proxyHeader?.(connection) ?? null, tls, lookup })
+      return options.lift === true && tls === null ? lifted(socket) : socket
+    },
   })
 }

@@ -41,6 +41,10 @@ const EMBEDDED_SOCKET = 'BROKERGATE_EMBEDDED_SOCKET'
 
 const RUNTIME = process.versions.bun === undefined ? `node ${process.versions.node}` : `bun ${process.versions.bun}`
 
+/** What carries MQTT here. */
+const transportOf = ({ transport }: Settings) =>
+  transport === 'auto' && process.versions.bun !== undefined ? 'runtime' : 'portable'
+
 /** `brokergate run`: settings → one process, or a primary and its workers → signals. Resolves with the exit code. */
 export async function run(options: RunOptions): Promise<number> {
   const first = options.file === null ? resolve(FIRST_RUN_FOLDER) : null
@@ -60,6 +64,7 @@ export async function run(options: RunOptions): Promise<number> {
   const metrics = createMetrics({
     version: versionOf(),
     runtime: RUNTIME,
+    transport: transportOf(settings),
     ports: [...new Set(settings.listeners.map((listener) => listener.as))],
     backends: Object.keys(settings.backends),
     registries: Object.keys(settings.registries),
@@ -362,7 +367,13 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
     servers.push(
       await startAdminServer({
         path: settings.admin.socket,
-        status: () => ({ version: versionOf(), runtime: RUNTIME, draining, ...(house.status() as object) }),
+        status: () => ({
+          version: versionOf(),
+          runtime: RUNTIME,
+          transport: transportOf(settings),
+          draining,
+          ...(house.status() as object),
+        }),
         drain: requestStop,
         certificates: house.certificates,
         connections: house.connections,

@@ -218,6 +218,12 @@ export const SETTINGS = section({
     .union([z.literal('auto'), z.int().min(1).max(1_024)], expected('auto or a whole number from 1 to 1024'))
     .default('auto')
     .describe('Worker processes; auto is one per core.'),
+  transport: z
+    .enum(['auto', 'portable'])
+    .default('auto')
+    .describe(
+      "What carries MQTT: auto is the runtime's own sockets where it is Bun, portable is those of node:net and node:tls.",
+    ),
   ticketKeys: section({
     rotation: ticketTime()
       .default('12h')

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster'
 import { type DestinationStream, type LoggerOptions, pino } from 'pino'
 import { PinoPretty } from 'pino-pretty'
-import type { AcceptedConnection, CloseReason, Trace } from '../connection.ts'
+import type { CloseReason, Origin, Trace } from '../connection.ts'
 import { FAILURES, type FailureCode, type Fault } from '../errors.ts'
 import { closeReasonLabel } from './metrics.ts'
 
@@ -149,7 +149,7 @@ export interface SessionLine {
 }
 
 /** What the log needs of an accepted connection. */
-export type LoggedConnection = Pick<AcceptedConnection, 'id' | 'port' | 'remoteAddress' | 'remotePort' | 'acceptedAt'>
+export type LoggedConnection = Origin
 
 /**
  * The one line about a connection, written at its end. Fields that were never reached are left out. What devices do

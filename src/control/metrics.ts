@@ -143,7 +143,7 @@ export const METRICS = {
   event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
   workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
   worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
-  build_info:                    { type: 'gauge',     labels: ['version', 'runtime'], join: 'max', help: 'Always 1; the labels tell what is running.' },
+  build_info:                    { type: 'gauge',     labels: ['version', 'runtime', 'transport'], join: 'max', help: 'Always 1; the labels tell what is running.' },
   process_resident_memory_bytes: { type: 'gauge',     labels: [],                    help: 'Resident memory of all processes; pages they share are counted in each.' },
   process_heap_used_bytes:       { type: 'gauge',     labels: [],                    help: 'JavaScript heap in use in all processes.' },
   process_cpu_seconds_total:     { type: 'counter',   labels: [],                    help: 'User and system CPU time of all processes, ended workers as of their last scrape.' },
@@ -318,6 +318,8 @@ export interface MetricsOptions {
   readonly version: string
   /** Such as `bun 1.4.5`; that of this process unless given. */
   readonly runtime?: string
+  /** What carries MQTT; portable unless told. */
+  readonly transport?: 'runtime' | 'portable'
   /** Ports and backends of the configuration, whose series then start at 0. */
   readonly ports?: readonly number[]
   readonly backends?: readonly string[]
@@ -473,7 +475,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const workerExits = counter('worker_exits_total')
   for (const reason of WORKER_EXIT_REASONS) workerExits.inc({ reason }, 0)
 
-  gauge('build_info').set({ version: options.version, runtime }, 1)
+  gauge('build_info').set({ version: options.version, runtime, transport: options.transport ?? 'portable' }, 1)
   gauge('process_resident_memory_bytes', (self) => self.set(process.memoryUsage.rss()))
   gauge('process_heap_used_bytes', (self) => self.set(process.memoryUsage().heapUsed))
   counter('process_cpu_seconds_total', (self) => {

@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Authenticated } from '../auth/authenticator.ts'
 import type { CloseReason, SecuredConnection, Trace } from '../connection.ts'
 import { FAILURES, type FailureCode, ProxyError } from '../errors.ts'
@@ -16,6 +16,12 @@ export interface Held {
   readonly who: Authenticated
   /** `performance.now()` at which it has to be judged anew. */
   readonly until: number
+}
+
+/** node:http reads from a socket of Node's, and only connections that carry no HTTP have another. */
+export function nodeSocketOf({ tls }: SecuredConnection): Socket {
+  if (tls instanceof Socket) return tls
+  throw new ProxyError('ERR_INTERNAL', 'HTTP on a stream that is no socket')
 }
 
 /**
@@ -64,7 +70,7 @@ export class Conversation implements Closable {
     this.trace = trace
     this.#limits = limits
     this.#timer = timer
-    this.#socket = connection.tls
+    this.#socket = nodeSocketOf(connection)
     const { promise, resolve, reject } = Promise.withResolvers<CloseReason>()
     this.done = promise
     this.#settle = { resolve, reject }

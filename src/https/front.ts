@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream'
 import type { ProtocolHandler } from '../connection.ts'
 import { asProxyError, ProxyError } from '../errors.ts'
 import { failure, statusOf } from './answer.ts'
-import { type Closable, Conversation } from './conversation.ts'
+import { type Closable, Conversation, nodeSocketOf } from './conversation.ts'
 import { Exchange } from './exchange.ts'
 import { checkHead, type HeadCheck } from './head.ts'
 import { settle } from './identity.ts'
@@ -96,7 +96,7 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
         {
           conversation,
           request,
-          socket: conversation.connection.tls,
+          socket: nodeSocketOf(conversation.connection),
           early,
           check: check(conversation, request, true),
         },

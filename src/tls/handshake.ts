@@ -1,8 +1,10 @@
 import type { X509Certificate } from 'node:crypto'
+import type { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import { type SecureContext, TLSSocket } from 'node:tls'
 import type { PeerCertificate } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
+import { canLift, LiftedTls, nativeOf, type Presenter, presentedBy } from '../lifted.ts'
 
 export interface HandshakeOptions {
   readonly context: SecureContext
@@ -12,6 +14,8 @@ export interface HandshakeOptions {
   readonly alpn: string | null
   /** Milliseconds left of the domain's handshake timeout. */
   readonly deadlineMs: number
+  /** On the runtime's own socket, where it can be; the stream is then no `Duplex`. */
+  readonly lift?: boolean
   /** Aborted with a ProxyError, the handshake fails with that; otherwise with ERR_DRAINING. */
   readonly signal?: AbortSignal
 }
@@ -21,7 +25,7 @@ export interface Secured {
    * Paused and with every byte: nothing is read from it before someone listens for data. Listen at once, or look at
    * `readableEnded` and `destroyed` first: a device may already have gone.
    */
-  readonly tls: TLSSocket
+  readonly tls: TLSSocket | LiftedTls
   /** `TLSv1.2` or `TLSv1.3`. */
   readonly version: string
   /** Whether an earlier session goes on: then `peer` is what was proved when that was made. */
@@ -74,23 +78,16 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
     return promise
   }
 
-  let tls: TLSSocket
+  const lifted = options.lift === true && canLift(socket) ? new LiftedTls() : null
+  let tls: TLSSocket | LiftedTls
   try {
-    tls = new TLSSocket(socket, {
-      isServer: true,
-      secureContext: options.context,
-      requestCert: options.requestCert,
-      // Authorization is ours; see above.
-      rejectUnauthorized: false,
-      ...(options.alpn === null ? {} : { ALPNProtocols: [options.alpn] }),
-    })
+    tls = lifted ?? wrapped(socket, options)
   } catch (cause) {
     socket.destroy()
     reject(new ProxyError('ERR_HANDSHAKE_FAILED', bounded(cause), { cause }))
     return promise
   }
-  // Half-close: a device may finish sending and still wait for its last messages.
-  tls.allowHalfOpen = true
+  const events: EventEmitter = tls
 
   let settled = false
   const settle = (): boolean => {
@@ -100,7 +97,7 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
     options.signal?.removeEventListener('abort', onAbort)
     // What is left on an idle session costs memory: nothing of this call stays behind.
     socket.off('close', onClose)
-    tls
+    events
       .off('error', onFault)
       .off('_tlsError', onFault)
       .off('end', onClose)
@@ -138,49 +135,101 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
     Math.max(0, options.deadlineMs),
   )
   options.signal?.addEventListener('abort', onAbort, { once: true })
+  events.on('error', onFault)
+  events.on('_tlsError', onFault)
+  events.on('secure', onSecure)
+  // With half-close allowed, a client that only ends its side would otherwise be waited for until the deadline.
+  events.on('end', onClose)
+  events.on('close', onClose)
+  if (lifted === null) socket.on('close', onClose)
+  else {
+    try {
+      lifted.begin(socket, options)
+    } catch (error) {
+      onFault(error)
+    }
+  }
+  return promise
+}
+
+function wrapped(socket: Socket, { context, requestCert, alpn }: HandshakeOptions): TLSSocket {
+  const tls = new TLSSocket(socket, {
+    isServer: true,
+    secureContext: context,
+    requestCert,
+    // Authorization is ours; see above.
+    rejectUnauthorized: false,
+    ...(alpn === null ? {} : { ALPNProtocols: [alpn] }),
+  })
+  // Half-close: a device may finish sending and still wait for its last messages.
+  tls.allowHalfOpen = true
+  // Both stay.
   tls.on('error', ignore)
   tls.on('_tlsError', closeOnFault)
-  tls.on('error', onFault)
-  tls.on('_tlsError', onFault)
-  tls.on('secure', onSecure)
-  // With half-close allowed, a client that only ends its side would otherwise be waited for until the deadline.
-  tls.on('end', onClose)
-  tls.on('close', onClose)
-  socket.on('close', onClose)
-  return promise
+  return tls
 }
 
 /**
  * What the device presented, within bounds; null when it presented nothing. Bun goes on from there with CAs of the
  * context that issued the last one, whether the device sent them or not; they count here, too.
  */
-function peerOf(tls: TLSSocket, resumed: boolean): PeerCertificate | null {
+function peerOf(tls: TLSSocket | LiftedTls, resumed: boolean): PeerCertificate | null {
+  const native = nativeOf(tls)
+  if (native !== null) {
+    const leaf = native.getPeerX509Certificate()
+    return leaf ? nativePeer(leaf, verdictOf(tls), resumed, native) : null
+  }
+  if (!(tls instanceof TLSSocket)) return null
   const leaf = tls.getPeerX509Certificate()
   if (!leaf) return null
   const chain: X509Certificate[] = []
-  let bytes = 0
-  for (let next: X509Certificate | undefined = leaf; next; next = next.issuerCertificate) {
-    if (chain.length === MAX_CHAIN) {
-      throw new ProxyError('ERR_HANDSHAKE_FAILED', `the client sent more than ${MAX_CHAIN} certificates`)
-    }
-    bytes += next.raw.length
-    if (bytes > MAX_CHAIN_BYTES) {
-      throw new ProxyError('ERR_HANDSHAKE_FAILED', `the client's certificates are larger than ${MAX_CHAIN_BYTES} bytes`)
-    }
+  for (let next: X509Certificate | undefined = leaf; next && chain.length <= MAX_CHAIN; next = next.issuerCertificate) {
     chain.push(next)
   }
-  return { leaf, chain, verifyError: verdictOf(tls), resumed }
+  return { leaf, chain: withinBounds(chain), verifyError: verdictOf(tls), resumed }
+}
+
+/**
+ * On Bun the chain is 30 to 100 µs of work and kilobytes for as long as the session lives, and most decisions need the leaf
+ * alone: whoever asks for the chain pays for it, and meets its bounds.
+ */
+function nativePeer(
+  leaf: X509Certificate,
+  verifyError: string | null,
+  resumed: boolean,
+  native: Presenter,
+): PeerCertificate {
+  return {
+    leaf,
+    verifyError,
+    resumed,
+    get chain() {
+      const chain = presentedBy(native, MAX_CHAIN)
+      if (chain.length === 0) throw new ProxyError('ERR_HANDSHAKE_FAILED', 'the client has gone, and its chain with it')
+      return withinBounds(chain)
+    },
+  }
+}
+
+function withinBounds(chain: readonly X509Certificate[]): readonly X509Certificate[] {
+  if (chain.length > MAX_CHAIN) {
+    throw new ProxyError('ERR_HANDSHAKE_FAILED', `the client sent more than ${MAX_CHAIN} certificates`)
+  }
+  if (chain.reduce((bytes, { raw }) => bytes + raw.length, 0) > MAX_CHAIN_BYTES) {
+    throw new ProxyError('ERR_HANDSHAKE_FAILED', `the client's certificates are larger than ${MAX_CHAIN_BYTES} bytes`)
+  }
+  return chain
 }
 
 /**
  * The TLS library's verdict on the chain, as its code. `authorized` will not do: on Node it stays false for a socket
  * wrapped in this way.
  */
-function verdictOf(tls: TLSSocket): string | null {
-  const { ssl } = tls as unknown as Judged
+function verdictOf(tls: TLSSocket | LiftedTls): string | null {
+  const judged = tls instanceof LiftedTls ? tls : (tls as unknown as Judged).ssl
   // Without the binding nothing is known, and nothing known is not a yes.
-  if (typeof ssl?.verifyError !== 'function') return 'UNKNOWN'
-  const error = ssl.verifyError()
+  if (typeof judged?.verifyError !== 'function') return 'UNKNOWN'
+  const error = judged.verifyError()
   return error ? (error.code ?? error.message ?? 'UNKNOWN') : null
 }
 

@@ -110,7 +110,7 @@ test('workers share one listening socket, and one scrape joins their metrics', a
   const { text } = await group.ask('scrape')
   t.is(value(text, ACCEPTED), 20)
   t.is(value(text, 'brokergate_workers'), 2)
-  t.regex(String(text), /brokergate_build_info\{version="test",runtime="[^"]+"\} 1\n/)
+  t.regex(String(text), /brokergate_build_info\{version="test",runtime="[^"]+",transport="portable"\} 1\n/)
   t.regex(String(text), /brokergate_event_loop_lag_seconds_bucket\{le="0.001"\} \d+\n/)
   group.tell('drain 2000')
   t.deepEqual(await group.exited, [0, null])

@@ -79,7 +79,7 @@ test('what the stages tell is counted', async (t) => {
   t.is(await series(parts, 'connections_closed_total{reason="downstream"}'), 1)
   t.is(await series(parts, 'workers'), 4)
   t.is(await series(parts, 'worker_exits_total{reason="killed"}'), 1)
-  t.is(await series(parts, 'build_info{version="1.2.3",runtime="test 1"}'), 1)
+  t.is(await series(parts, 'build_info{version="1.2.3",runtime="test 1",transport="portable"}'), 1)
 })
 
 test('traffic is read at the scrape, however often that comes', async (t) => {

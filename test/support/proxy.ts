@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -65,13 +65,18 @@ export interface RunningProxy {
   stop(signal?: NodeJS.Signals): Promise<{ code: number | null; signal: NodeJS.Signals | null }>
 }
 
-/** Starts the real program on this runtime with a configuration file and waits until it says that it is ready. */
+/**
+ * Starts the real program on this runtime with a configuration file and waits until it says that it is ready.
+ * `TRANSPORT=portable` in the environment runs the tests on that transport.
+ */
 export async function startProxy(
   t: Teardowns,
   file: string,
   metricsPort: number,
   options: { cwd?: string; prefix?: string[] } = {},
 ): Promise<RunningProxy> {
+  const transport = process.env.TRANSPORT
+  if (transport !== undefined && file !== '') appendFileSync(file, `\ntransport: ${transport}\n`)
   const command = [...(options.prefix ?? []), process.execPath, MAIN, 'run', ...(file === '' ? [] : ['-c', file])]
   const child = spawn(command[0]!, command.slice(1), {
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -1,7 +1,7 @@
 import { type AddressInfo, createServer, type Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import { createCa, type Issued, issueServer } from '../../src/cli/pki.ts'
 import { ProxyError } from '../../src/errors.ts'
+import type { ByteStream } from '../../src/relay.ts'
 import type { DomainOptions } from '../../src/tls/domains.ts'
 import { type HandshakeOptions, handshake, type Secured } from '../../src/tls/handshake.ts'
 
@@ -37,6 +37,14 @@ export function domainOptions(over: Partial<DomainOptions> = {}): DomainOptions 
   }
 }
 
+/** As the product does unless told otherwise, on a runtime that has the second transport. */
+const LIFT = process.env.TRANSPORT !== 'portable'
+
+/** What both transports have. */
+export interface SecuredStream extends ByteStream {
+  isSessionReused(): boolean
+}
+
 export interface Listening {
   readonly port: number
   /** How each connection's handshake ended, in order. */
@@ -49,13 +57,14 @@ export interface Listening {
 /** A port that looks at the first bytes, gives them back and does the handshake, as the proxy does. */
 export async function listen(
   options: Partial<HandshakeOptions> & Pick<HandshakeOptions, 'context'>,
-  onSecured: (tls: TLSSocket) => void = (tls) => {
-    tls.write('UP\n')
+  onSecured: (tls: SecuredStream) => void = (tls) => {
+    tls.write(Buffer.from('UP\n'))
     tls.on('data', () => {})
     tls.on('end', () => tls.end())
   },
 ): Promise<Listening> {
   const sockets = new Set<Socket>()
+  const streams = new Set<ByteStream>()
   const ended: (Secured | ProxyError)[] = []
   const waiting: ((end: Secured | ProxyError) => void)[] = []
   let taken = 0
@@ -66,10 +75,14 @@ export async function listen(
     socket.once('data', (chunk) => {
       socket.pause()
       socket.unshift(chunk)
-      handshake(socket, { requestCert: false, alpn: null, deadlineMs: 5_000, ...options })
+      handshake(socket, { requestCert: false, alpn: null, deadlineMs: 5_000, lift: LIFT, ...options })
         .then((secured) => {
+          streams.add(secured.tls)
+          secured.tls.on('close', () => streams.delete(secured.tls))
+          // The chain is asked for while the connection is there, as the identity stage does.
+          const peer = secured.peer === null ? null : { ...secured.peer }
           onSecured(secured.tls)
-          return secured
+          return { ...secured, peer }
         })
         .catch((error: unknown) => {
           if (error instanceof ProxyError) return error
@@ -94,7 +107,7 @@ export async function listen(
     close() {
       return new Promise((resolve) => {
         server.close(() => resolve())
-        for (const socket of sockets) socket.destroy()
+        for (const stream of [...streams, ...sockets]) stream.destroy()
       })
     },
   }

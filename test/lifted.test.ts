@@ -1,0 +1,267 @@
+import { type AddressInfo, connect, createServer, type Server, Socket } from 'node:net'
+import { connect as connectTls, type TLSSocket } from 'node:tls'
+import test, { type ExecutionContext } from 'ava'
+import { tcp } from '../src/backend/tcp.ts'
+import { CAN_LIFT, canLift, LiftedTls, lifted } from '../src/lifted.ts'
+import type { ByteStream } from '../src/relay.ts'
+import { createDomains } from '../src/tls/domains.ts'
+import { handshake } from '../src/tls/handshake.ts'
+import { behavesLikeABackend, CONNECTION, freePort, tcpServer } from './backend/conformance.ts'
+import { ca, domainOptions } from './tls/server.ts'
+
+// What a lifted stream promises beside the two conformance suites. The same tests run on the portable transport.
+
+const context = createDomains({ generation: 1, domains: [domainOptions()] })
+  .find('a.example')!
+  .context(false)
+
+behavesLikeABackend(test, 'lifted tcp', async (t) => {
+  const to = (port: number) => {
+    const backend = tcp({
+      name: 'main',
+      identity: { username: null, password: null, clientId: null, keepAlive: 'device' },
+      servers: [{ host: '127.0.0.1', port }],
+      balance: 'roundrobin',
+      connectTimeoutMs: 20_000,
+      proxyHeader: null,
+      tls: null,
+      lift: true,
+      onDial: () => {},
+    })
+    t.teardown(() => backend.close())
+    return backend
+  }
+  return {
+    backendTo: async (serve) => to(await tcpServer(t, serve)),
+    unreachable: async () => to(await freePort()),
+    connection: CONNECTION,
+  }
+})
+
+interface Opened {
+  readonly device: TLSSocket
+  readonly stream: ByteStream
+  /** What was accepted, and what is left of it. */
+  readonly accepted: Socket
+  readonly closes: () => number
+}
+
+/** A loopback port of the system's choice. */
+async function listening(server: Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return (server.address() as AddressInfo).port
+}
+
+/** `via`: what the device reaches in place of the port that accepts. */
+async function open(
+  t: ExecutionContext,
+  lift: boolean,
+  via: (port: number) => number | Promise<number> = (port) => port,
+): Promise<Opened> {
+  const opened = Promise.withResolvers<Omit<Opened, 'device'>>()
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (accepted) => {
+    let closes = 0
+    accepted.once('close', () => closes++)
+    accepted.once('data', (chunk) => {
+      accepted.pause()
+      accepted.unshift(chunk)
+      handshake(accepted, { context, requestCert: false, alpn: null, deadlineMs: 5_000, lift }).then(({ tls }) => {
+        opened.resolve({ stream: tls, accepted, closes: () => closes })
+        t.teardown(() => tls.destroy())
+      }, opened.reject)
+    })
+  })
+  const accepting = await listening(server)
+  t.teardown(() => server.close())
+  const port = await via(accepting)
+  const options = { port, host: '127.0.0.1', servername: 'a.example', ca: ca.certPem, allowHalfOpen: true }
+  const device = connectTls(options)
+  device.on('error', () => {})
+  t.teardown(() => device.destroy())
+  await new Promise((resolve) => device.once('secureConnect', resolve))
+  return { device, ...(await opened.promise) }
+}
+
+/** Bytes in which a lost, doubled or swapped part shows. */
+function pattern(length: number): Buffer {
+  const bytes = Buffer.alloc(length)
+  for (let at = 0; at + 4 <= length; at += 4) bytes.writeUInt32BE(at, at)
+  return bytes
+}
+
+const ended = (stream: { on(event: 'end', listener: () => void): unknown }) =>
+  new Promise<void>((resolve) => stream.on('end', resolve))
+const closed = (stream: { on(event: 'close', listener: () => void): unknown }) =>
+  new Promise<void>((resolve) => stream.on('close', resolve))
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+for (const [kind, lift] of [
+  ['portable', false],
+  ['lifted', true],
+] as const) {
+  test(`${kind}: megabytes written past a device that does not read arrive whole, in order, and before the end`, async (t) => {
+    const { device, stream } = await open(t, lift)
+    const all = pattern(6_000_000)
+    let at = 0
+    let drains = 0
+    const go = () => {
+      while (at < all.length) {
+        const from = at
+        at += 65_521
+        if (!stream.write(all.subarray(from, at))) return
+      }
+      stream.end()
+    }
+    stream.on('drain', () => {
+      drains++
+      go()
+    })
+    go()
+    t.true(at < all.length, 'nobody reads and everything was taken: somebody queues without a bound')
+    const chunks: Buffer[] = []
+    device.on('data', (chunk: Buffer) => chunks.push(chunk))
+    await ended(device)
+    t.true(Buffer.concat(chunks).equals(all))
+    t.true(drains > 0)
+  })
+
+  test(`${kind}: megabytes read with a pause after every chunk arrive whole, in order, and before the end`, async (t) => {
+    const { device, stream } = await open(t, lift)
+    const all = pattern(3_000_000)
+    device.end(all)
+    const chunks: Buffer[] = []
+    let paused = false
+    let late = 0
+    stream.on('data', (chunk) => {
+      if (paused) late++
+      chunks.push(chunk)
+      paused = true
+      stream.pause()
+      setImmediate(() => {
+        paused = false
+        stream.resume()
+      })
+    })
+    await ended(stream)
+    t.true(Buffer.concat(chunks).equals(all))
+    t.is(late, 0, 'data while it was paused')
+  })
+
+  test(`${kind}: our end leaves the device its last words`, async (t) => {
+    const { device, stream } = await open(t, lift)
+    let heard = ''
+    stream.on('data', (chunk) => {
+      heard += chunk.toString()
+    })
+    device.resume()
+    stream.end()
+    await ended(device)
+    device.end('and out')
+    await ended(stream)
+    t.is(heard, 'and out')
+    await closed(stream)
+    t.true(stream.destroyed)
+  })
+
+  test(`${kind}: what is paused keeps what came before the device ended`, async (t) => {
+    const { device, stream } = await open(t, lift)
+    stream.pause()
+    device.end('publish and goodbye')
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    t.not(stream.destroyed, true)
+    let heard = ''
+    stream.on('data', (chunk) => {
+      heard += chunk.toString()
+    })
+    await turn()
+    t.is(heard, '', 'listening does not end a pause')
+    stream.resume()
+    await ended(stream)
+    t.is(heard, 'publish and goodbye')
+  })
+
+  test(`${kind}: a reset closes it once, and whoever waits for the accepted socket hears of it`, async (t) => {
+    let far = new Socket()
+    const { stream, closes } = await open(t, lift, (port) => {
+      const server = createServer((near) => {
+        far = connect(port, '127.0.0.1')
+        for (const socket of [near, far]) socket.on('error', () => {})
+        near.pipe(far).pipe(near)
+        t.teardown(() => near.destroy())
+      })
+      t.teardown(() => server.close())
+      return listening(server)
+    })
+    let closings = 0
+    stream.on('close', () => closings++)
+    stream.on('data', () => {})
+    t.is(closes(), 0)
+    const over = closed(stream)
+    far.resetAndDestroy()
+    await over
+    await turn()
+    t.is(closings, 1)
+    t.is(closes(), 1)
+    t.true(stream.destroyed)
+    t.false(stream.write(Buffer.from('nobody')))
+  })
+
+  test(`${kind}: destroyed, it closes the connection and hands over nothing more`, async (t) => {
+    const { device, stream, closes } = await open(t, lift)
+    let events = 0
+    stream.on('drain', () => events++)
+    stream.on('data', () => events++)
+    device.write('on its way')
+    const over = closed(stream)
+    const hungUp = closed(device)
+    stream.destroy()
+    stream.destroy()
+    await over
+    await hungUp
+    await turn()
+    t.is(events, 0)
+    t.is(closes(), 1)
+  })
+
+  test(`${kind}: it may be destroyed from within its own data`, async (t) => {
+    const { device, stream } = await open(t, lift)
+    let chunks = 0
+    stream.on('data', () => {
+      chunks++
+      stream.destroy()
+    })
+    const over = closed(stream)
+    device.write(Buffer.alloc(200_000))
+    await over
+    await turn()
+    t.is(chunks, 1)
+  })
+}
+
+const onBun = CAN_LIFT ? test : test.skip
+
+onBun('on Bun the handshake with `lift` gives a lifted stream, and the accepted socket is let go', async (t) => {
+  const { stream, accepted } = await open(t, true)
+  t.true(stream instanceof LiftedTls)
+  t.true(accepted.destroyed)
+  t.false(canLift(accepted))
+  t.is((stream as LiftedTls).localAddress, '127.0.0.1')
+  t.is((await open(t, false)).stream instanceof LiftedTls, false)
+})
+
+test('what is not as expected stays on the portable transport', async (t) => {
+  const socketOf = (handle: unknown, more: object = {}) =>
+    ({
+      _handle: handle,
+      destroyed: false,
+      writableLength: 0,
+      readableLength: 0,
+      readableEnded: false,
+      ...more,
+    }) as unknown as Socket
+  for (const handle of [null, undefined, {}, Object.create({ upgradeTLS() {}, write() {}, pause() {}, resume() {} })]) {
+    const socket = socketOf(handle)
+    t.false(canLift(socket))
+    t.is(lifted(socket), socket as unknown as ByteStream)
+  }
+})
