@@ -220,9 +220,9 @@ export const SETTINGS = section({
     .describe('Worker processes; auto is one per core.'),
   transport: z
     .enum(['auto', 'portable'])
-    .default('auto')
+    .default('portable')
     .describe(
-      "What carries MQTT: auto is the runtime's own sockets where it is Bun, portable is those of node:net and node:tls.",
+      "What carries MQTT: portable is the sockets of node:net and node:tls; auto is the runtime's own where it is Bun, with less CPU time per connection.",
     ),
   ticketKeys: section({
     rotation: ticketTime()

@@ -67,7 +67,7 @@ export interface RunningProxy {
 
 /**
  * Starts the real program on this runtime with a configuration file and waits until it says that it is ready.
- * `TRANSPORT=portable` in the environment runs the tests on that transport.
+ * `TRANSPORT=auto` or `portable` in the environment runs the tests on that transport.
  */
 export async function startProxy(
   t: Teardowns,
