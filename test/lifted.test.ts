@@ -195,6 +195,9 @@ for (const [kind, lift] of [
     let closings = 0
     stream.on('close', () => closings++)
     stream.on('data', () => {})
+    // Who does not read does not learn of a reset; to OpenSSL it is an end, and whoever ends too is told of the close.
+    stream.on('end', () => stream.end())
+    stream.resume()
     t.is(closes(), 0)
     const over = closed(stream)
     far.resetAndDestroy()
@@ -212,6 +215,9 @@ for (const [kind, lift] of [
     stream.on('drain', () => events++)
     stream.on('data', () => events++)
     device.write('on its way')
+    // An end in good order or a reset, as the system has it: the device hangs up in either case.
+    device.on('end', () => device.end())
+    device.resume()
     const over = closed(stream)
     const hungUp = closed(device)
     stream.destroy()
