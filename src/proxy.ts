@@ -1,6 +1,6 @@
-import type { Socket } from 'node:net'
 import type {
   AcceptedConnection,
+  AcceptedSocket,
   CloseReason,
   Origin,
   ProtocolHandler,
@@ -32,7 +32,7 @@ export interface Parts {
 
 /** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
 export function createServe(parts: Parts) {
-  return async function serve(socket: Socket, listener: ListenerOptions): Promise<CloseReason> {
+  return async function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
     const accepted = accept(socket, listener)
     const life: Life = { connection: accepted, trace: newTrace() }
     const result = await pass(parts, life, accepted, listener).catch(asProxyError)
@@ -68,7 +68,7 @@ async function pass(
 let count = 0
 const PROCESS = (process.pid % 0x10000).toString(36)
 
-function accept(socket: Socket, listener: ListenerOptions): AcceptedConnection {
+function accept(socket: AcceptedSocket, listener: ListenerOptions): AcceptedConnection {
   return {
     id: `${PROCESS}-${(count++).toString(36)}`,
     socket,

@@ -174,6 +174,8 @@ export async function start(settings: Settings, options: StartOptions): Promise<
               ? null
               : { versions: proxyProtocol.versions, trusts: addressMatcher(proxyProtocol.trustedSources) },
           helloTimeoutMs: helloTimeout,
+          // The other ports have ways in that speak HTTP, which needs sockets of Node's.
+          lift: settings.transport === 'auto' && as === 8883,
         }),
       )
     } catch (error) {

@@ -220,7 +220,7 @@ export const SETTINGS = section({
     .describe('Worker processes; auto is one per core.'),
   transport: z
     .enum(['auto', 'portable'])
-    .default('portable')
+    .default('auto')
     .describe(
       "What carries MQTT: portable is the sockets of node:net and node:tls; auto is the runtime's own where it is Bun, with less CPU time per connection.",
     ),
