@@ -32,11 +32,13 @@ export interface Parts {
 
 /** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
 export function createServe(parts: Parts) {
-  return async function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
+  return function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
     const accepted = accept(socket, listener)
     const life: Life = { connection: accepted, trace: newTrace() }
-    const result = await pass(parts, life, accepted, listener).catch(asProxyError)
-    return end(parts, life.connection, life.trace, result)
+    // No `await`: its frame would keep what is only needed to begin with for as long as the session lives.
+    return pass(parts, life, accepted, listener)
+      .catch(asProxyError)
+      .then((result) => end(parts, life.connection, life.trace, result))
   }
 }
 

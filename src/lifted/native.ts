@@ -51,10 +51,15 @@ export const CAN_LIFT = process.versions.bun !== undefined
 export const handleOf = (socket: Socket): NativeSocket | null =>
   (socket as unknown as { readonly _handle: NativeSocket | null })._handle
 
-/** From now on the stream has nothing to do with its socket. */
+/** From now on the stream has nothing to do with its socket, which would keep it in memory for as long as it lives. */
 export function detach(socket: Socket): void {
   const owner = socket as unknown as { _handle: NativeSocket | null }
+  const handle = owner._handle
   owner._handle = null
+  if (handle === null) return
+  for (const key of Object.getOwnPropertySymbols(handle)) {
+    if (Reflect.get(handle, key) === socket) Reflect.set(handle, key, undefined)
+  }
 }
 
 /** Of a server of `node:net` that listens; null where the runtime has none. */

@@ -75,11 +75,14 @@ export class Acceptor {
     }
   }
 
+  /** One for all of them: each stays for the life of a connection. */
+  readonly #gone = (): void => {
+    this.live--
+  }
+
   #accept(socket: AcceptedSocket, options: ListenerOptions): void {
     this.live++
-    socket.once('close', () => {
-      this.live--
-    })
+    socket.on('close', this.#gone)
     this.#metrics.accepted(options.as)
     this.#serve(socket, options)
     const full = this.#capacity.full(this.live)

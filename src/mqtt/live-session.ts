@@ -3,7 +3,7 @@ import type { AuthorizedConnection, CloseReason, SecuredConnection, Trace } from
 import type { Limit, Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
 import type { Action } from '../policy/permit.ts'
-import { type ByteStream, type Relay, relay } from '../relay.ts'
+import { type ByteStream, type Relay, relay, type Side } from '../relay.ts'
 import { Authority, type AuthorityOptions } from './authority.ts'
 import { type Connack, rewriteConnack } from './connack.ts'
 import type { Connect } from './connect.ts'
@@ -125,8 +125,9 @@ export class Session implements LiveSession, GateObserver {
     return this.#options.connection.domain.name
   }
 
-  async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
-    const { limits, metrics, wheel, device, connect } = this.#options
+  /** Resolves when both sides are closed; never rejects. */
+  run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
+    const { limits, metrics, device, connect } = this.#options
     const { inbound, outbound } = this.#gate
     metrics.traffic.packetsIn[1]!++
     metrics.traffic.bytesIn += connect.bytes.length
@@ -146,9 +147,15 @@ export class Session implements LiveSession, GateObserver {
     if (!inbound.isHeld) device.resume()
 
     metrics.sessions(1)
-    const side = await this.#relay.done
+    // No `await`: its frame would keep the packets that the session began with for as long as it lives.
+    return this.#relay.done.then((side) => this.#over(side))
+  }
+
+  #over(side: Side | null): CloseReason {
+    const { metrics, wheel } = this.#options
+    const { inbound, outbound } = this.#gate
     metrics.sessions(-1)
-    clearTimeout(this.#connackTimer)
+    this.#answered()
     this.#gate.close()
     this.#authority.stop()
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
@@ -177,7 +184,7 @@ export class Session implements LiveSession, GateObserver {
   }
 
   connack(connack: Connack, packet: Buffer): Buffer | null {
-    clearTimeout(this.#connackTimer ?? undefined)
+    this.#answered()
     const { wheel, terms, trace, connection, hold } = this.#options
     const { inbound } = this.#gate
     trace.connectedMs = performance.now() - connection.acceptedAt
@@ -243,6 +250,13 @@ export class Session implements LiveSession, GateObserver {
       : rewriteConnack(body, connect.version, new Map([...edits, ...OPTIONAL_IN_CONNACK]))
   }
 
+  /** The broker has said yes or no, or nothing is waited for any more. */
+  #answered(): void {
+    if (this.#connackTimer === null) return
+    clearTimeout(this.#connackTimer)
+    this.#connackTimer = null
+  }
+
   #settleTrace(): void {
     const { trace, connect } = this.#options
     const { inbound, outbound } = this.#gate
@@ -265,7 +279,7 @@ export class Session implements LiveSession, GateObserver {
       // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.
       return inbound.disconnected ? null : this.#lastWord('ERR_BACKEND_LOST')
     }
-    clearTimeout(this.#connackTimer ?? undefined)
+    this.#answered()
     this.#reason ??= 'ERR_BACKEND_LOST'
     return this.#lastWord('ERR_BACKEND_LOST')
   }

@@ -86,6 +86,26 @@ interface Admitted {
   readonly packet: Buffer
 }
 
+/** What a session is made of, beside its admission. */
+interface Opened {
+  readonly device: ByteStream
+  readonly trace: Trace
+  readonly connect: Connect
+  readonly ids: ClientIds
+  readonly domain: DomainRules
+  readonly hold: Hold
+  /** `performance.now()` when it was authenticated. */
+  readonly since: number
+}
+
+/** A session that is relayed. */
+interface Opening {
+  readonly session: Session
+  readonly hold: Hold
+  /** Never rejects. */
+  readonly over: Promise<CloseReason>
+}
+
 /** Serves MQTT over an established TLS connection: authenticate → CONNECT → authorize → claim → open → relay → close. */
 export function mqttHandler(parts: SessionParts): MqttHandler {
   const live = new Set<Session>()
@@ -95,12 +115,29 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
   let judging: Promise<void> = Promise.resolve()
   let waiting: Promise<void> | null = null
 
-  async function serveArrival(
+  function serveArrival(
     connection: SecuredConnection,
     arrival: Arrival,
     trace: Trace,
     signal: AbortSignal,
   ): Promise<CloseReason> {
+    // Two steps, so that nothing of the first is kept for as long as the session lives.
+    return opened(connection, arrival, trace, signal).then((opening) =>
+      typeof opening === 'string' ? opening : opening.over.finally(() => left(opening)),
+    )
+  }
+
+  function left({ session, hold }: Opening): void {
+    live.delete(session)
+    hold.release()
+  }
+
+  async function opened(
+    connection: SecuredConnection,
+    arrival: Arrival,
+    trace: Trace,
+    signal: AbortSignal,
+  ): Promise<Opening | CloseReason> {
     const device = arrival.stream
     const domain = parts.rulesFor(connection.domain)
     let version: MqttVersion | null = null
@@ -152,35 +189,12 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       trace.upstream = upstream.peer
       trace.stage = 'relay'
       // From here to the set of the living nothing waits, so no change of the registry comes in between.
-      const session = new Session({
-        limits: parts.limits,
-        metrics: parts.metrics,
-        wheel: parts.wheel,
-        clock: parts.clock ?? SYSTEM_CLOCK,
-        connection: admission.connection,
-        device,
-        trace,
-        connect,
-        terms: admission.terms,
-        domain,
-        hold,
-        authority: {
-          who: admission.connection.who,
-          permit: admission.connection.permit,
-          lifetimes: parts.lifetimes,
-          since,
-          ends: endsOf(connection, domain, parts.lifetimes),
-          judge: (whom) => liveJudgement(connection, connect, ids, whom, domain),
-        },
-        denied: (told) => parts.denied(told),
-        tell: parts.tell,
-      })
+      const session = newSession(parts, admission, { device, trace, connect, ids, domain, hold, since })
+      const over = session.run(upstream, admission.packet, rest)
       live.add(session)
-      try {
-        return await session.run(upstream, admission.packet, rest)
-      } finally {
-        live.delete(session)
-      }
+      const opening = { session, hold, over }
+      hold = null
+      return opening
     } catch (error) {
       // While it was asked who it is, only what was called off for it counts so: a refusal that came first stays one.
       if (attempt.deviceLeft && (trace.stage === 'open' || error === attempt.signal.reason)) {
@@ -225,6 +239,32 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       return waiting
     },
   }
+}
+
+/** On its own, because a session that lives keeps whatever is in reach of the functions that are made here. */
+function newSession(parts: SessionParts, { connection, terms }: Admitted, opened: Opened): Session {
+  const { ids, since, ...rest } = opened
+  const { connect, domain } = rest
+  const { who, permit } = connection
+  return new Session({
+    ...rest,
+    limits: parts.limits,
+    metrics: parts.metrics,
+    wheel: parts.wheel,
+    clock: parts.clock ?? SYSTEM_CLOCK,
+    connection,
+    terms,
+    authority: {
+      who,
+      permit,
+      lifetimes: parts.lifetimes,
+      since,
+      ends: endsOf(connection, domain, parts.lifetimes),
+      judge: (whom) => liveJudgement(connection, connect, ids, whom, domain),
+    },
+    denied: parts.denied,
+    tell: parts.tell,
+  })
 }
 
 /** What is left of the time for CONNECT, in milliseconds; identity may have taken a part. */
