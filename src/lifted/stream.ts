@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import type { ByteStream } from '../relay.ts'
+import type { ByteStream, StreamListener } from '../relay.ts'
 import type { NativeSocket } from './native.ts'
 
 /** Bytes of ours that may wait behind a full socket before `write` says no; Node's own mark for sockets. */
@@ -10,6 +10,8 @@ export abstract class Lifted extends EventEmitter implements ByteStream {
   destroyed = false
   readableEnded = false
   handle: NativeSocket | null = null
+  /** In place of listeners to `data` and `drain`, and beside those of `end` and `close`. */
+  #listener: StreamListener | null = null
   /** As with Node's streams: null until somebody pauses, resumes or listens to `data`. */
   #flowing: boolean | null = null
   /** What came while nobody wanted it: at most what the runtime reads at once. Null: nothing, the rule. */
@@ -27,6 +29,11 @@ export abstract class Lifted extends EventEmitter implements ByteStream {
     super.on(event, listener as (...args: unknown[]) => void)
     if (event === 'data' && this.#flowing === null) this.resume()
     return this
+  }
+
+  attach(listener: StreamListener): void {
+    this.#listener = listener
+    if (this.#flowing === null) this.resume()
   }
 
   write(chunk: Uint8Array): boolean {
@@ -83,7 +90,10 @@ export abstract class Lifted extends EventEmitter implements ByteStream {
       handle.data = undefined
       handle.close()
     }
-    queueMicrotask(() => this.emit('close'))
+    queueMicrotask(() => {
+      this.#listener?.onClose()
+      this.emit('close')
+    })
     return this
   }
 
@@ -160,9 +170,16 @@ export abstract class Lifted extends EventEmitter implements ByteStream {
   }
 
   /** What a listener throws would become an `error` of this socket, and nobody would ever hear of it. */
-  #tell(event: string, chunk?: Buffer): void {
+  #tell(event: 'data' | 'drain' | 'end', chunk?: Buffer): void {
     try {
-      this.emit(event, chunk)
+      const listener = this.#listener
+      if (listener === null) this.emit(event, chunk)
+      else if (event === 'data') listener.onData(chunk!)
+      else if (event === 'drain') listener.onDrain()
+      else {
+        listener.onEnd()
+        this.emit(event)
+      }
     } catch (thrown) {
       this.destroy()
       process.nextTick(() => {
