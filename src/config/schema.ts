@@ -222,7 +222,7 @@ export const SETTINGS = section({
     .enum(['auto', 'portable'])
     .default('auto')
     .describe(
-      "What carries MQTT: portable is the sockets of node:net and node:tls; auto is the runtime's own where it is Bun, with less CPU time per connection.",
+      "What carries MQTT: auto is the runtime's own sockets where it is Bun, with less CPU time and memory per connection; portable is those of node:net and node:tls.",
     ),
   ticketKeys: section({
     rotation: ticketTime()
