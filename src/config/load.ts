@@ -91,6 +91,17 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
   }
 }
 
+/** Where the program that runs with this file is administered, whatever else is wrong with it; null: it does not say. */
+export function adminSocketOf(file: string): string | null {
+  try {
+    const tree = parseTree(readFileSync(file, 'utf8'), file, dirname(file))
+    const socket = 'kind' in tree ? treeAt(tree, ['admin', 'socket']) : null
+    return socket?.kind === 'scalar' && typeof socket.value === 'string' ? resolve(dirname(file), socket.value) : null
+  } catch {
+    return null
+  }
+}
+
 /** `file:line:column: path: message`, the file as seen from the current folder. */
 export function formatIssue(issue: Issue): string {
   const near = isAbsolute(issue.file) ? relative(process.cwd(), issue.file) : issue.file
