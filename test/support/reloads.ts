@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import type { Reloaded } from '../../src/control/reload.ts'
 import { ca, eventually, server } from './e2e.ts'
 import { folderFor, freePort, OPEN_POLICIES, type RunningProxy, startProxy, type Teardowns, write } from './proxy.ts'
 
@@ -17,6 +18,8 @@ export interface Reloadable {
   configure(parts?: Partial<Config>): void
   /** `brokergate reload`: its exit code and what it printed. */
   reload(): Promise<{ readonly code: number; readonly printed: string }>
+  /** The same over the administration socket, without a command in between. */
+  post(): Promise<Reloaded>
   status(): Promise<Status>
 }
 
@@ -113,7 +116,8 @@ ${process.env.TRANSPORT === undefined ? '' : `transport: ${process.env.TRANSPORT
     workers: options.workers,
     configure,
     reload: () => command(['reload', '-c', file]),
-    status: () => statusOf(join(dir, 'admin.sock')),
+    post: () => ask<Reloaded>(join(dir, 'admin.sock'), 'POST', '/reload'),
+    status: () => ask<Status>(join(dir, 'admin.sock'), 'GET', '/status'),
   }
 }
 
@@ -125,11 +129,12 @@ export async function command(args: readonly string[], cwd?: string): Promise<{ 
   return { code, printed: out + error }
 }
 
-async function statusOf(socketPath: string): Promise<Status> {
-  const asked = request({ socketPath, path: '/status', method: 'GET', agent: false })
+/** What our own program answers on its own socket. */
+async function ask<T>(socketPath: string, method: string, path: string): Promise<T> {
+  const asked = request({ socketPath, path, method, agent: false })
   asked.end()
   const [response] = await once(asked, 'response')
-  return JSON.parse(await text(response)) as Status
+  return JSON.parse(await text(response)) as T
 }
 
 /** The generations that live, over all processes, each once. */
