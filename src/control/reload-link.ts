@@ -12,9 +12,9 @@ interface Numbered {
 type ToWorker<M> =
   /** What to start with. */
   | { readonly reload: 'material'; readonly material: M }
-  | { readonly reload: 'prepare'; readonly material: M }
-  | { readonly reload: 'commit'; readonly number: number }
-  | { readonly reload: 'abort'; readonly number: number }
+  | { readonly reload: 'prepare'; readonly attempt: number; readonly material: M }
+  | { readonly reload: 'commit'; readonly attempt: number }
+  | { readonly reload: 'abort'; readonly attempt: number }
   /** It cannot follow: another one is to take its place. */
   | { readonly reload: 'leave' }
 
@@ -22,8 +22,8 @@ type ToPrimary =
   | { readonly reload: 'ask' }
   /** It serves this generation. */
   | { readonly reload: 'serves'; readonly number: number }
-  | { readonly reload: 'ready'; readonly number: number }
-  | { readonly reload: 'refused'; readonly number: number; readonly issues: readonly string[] }
+  | { readonly reload: 'ready'; readonly attempt: number }
+  | { readonly reload: 'refused'; readonly attempt: number; readonly issues: readonly string[] }
   | { readonly reload: 'living'; readonly numbers: readonly number[] }
 
 /** For a worker to read its registries and to make everything. */
@@ -53,8 +53,8 @@ interface Member {
   /** What it serves; null until it does. */
   serves: number | null
   living: readonly number[] | null
-  /** Waits for its answer to `prepare`: what stands against it. */
-  answer: ((issues: readonly string[]) => void) | null
+  /** Waits for its answer to an attempt: what stands against it. One that comes too late belongs to nobody. */
+  answer: { readonly attempt: number; give(issues: readonly string[]): void } | null
   /** Waits for it to serve what it was told to. */
   served: (() => void) | null
 }
@@ -64,11 +64,12 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
   const { current, log } = options
   const members = new Map<number, Member>()
   /** Those that are being asked, and about what. */
-  let asked: { readonly material: M; readonly workers: ReadonlySet<number> } | null = null
+  let asked: { readonly attempt: number; readonly material: M; readonly workers: ReadonlySet<number> } | null = null
+  let attempts = 0
   const tell = (workerId: number, message: ToWorker<M>) => options.tell(workerId, message)
 
   /** One worker's answer: empty when it is ready. */
-  const prepareOne = (workerId: number, member: Member, material: M): Promise<readonly string[]> =>
+  const prepareOne = (workerId: number, member: Member, attempt: number, material: M): Promise<readonly string[]> =>
     new Promise((resolve) => {
       const deadlineMs = options.prepareDeadlineMs ?? PREPARE_DEADLINE_MS
       const timer = setTimeout(() => settle([`worker ${workerId} has not answered in ${deadlineMs} ms`]), deadlineMs)
@@ -77,14 +78,14 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
         member.answer = null
         resolve(issues)
       }
-      member.answer = settle
-      tell(workerId, { reload: 'prepare', material })
+      member.answer = { attempt, give: settle }
+      tell(workerId, { reload: 'prepare', attempt, material })
     })
 
-  const commitOne = (workerId: number, member: Member, number: number): Promise<void> =>
+  const commitOne = (workerId: number, member: Member, attempt: number): Promise<void> =>
     new Promise((resolve) => {
       const timer = setTimeout(() => {
-        log.error({ workerId, generation: number }, 'a worker has not confirmed the settings yet')
+        log.error({ workerId }, 'a worker has not confirmed the settings yet')
         settle()
       }, options.commitDeadlineMs ?? COMMIT_DEADLINE_MS)
       const settle = () => {
@@ -93,15 +94,16 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
         resolve()
       }
       member.served = settle
-      tell(workerId, { reload: 'commit', number })
+      tell(workerId, { reload: 'commit', attempt })
     })
 
   /** A worker that started with what does not count any more, while others were asked. */
   async function catchUp(workerId: number, member: Member): Promise<void> {
     const material = current()
-    const issues = await prepareOne(workerId, member, material)
+    const attempt = ++attempts
+    const issues = await prepareOne(workerId, member, attempt, material)
     if (members.get(workerId) !== member) return
-    if (issues.length === 0) return commitOne(workerId, member, material.number)
+    if (issues.length === 0) return commitOne(workerId, member, attempt)
     for (const issue of issues) log.error({ workerId, generation: material.number }, issue)
     log.error({ workerId }, 'a worker cannot serve the settings in force; another one takes its place')
     tell(workerId, { reload: 'leave' })
@@ -124,10 +126,10 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
         break
       }
       case 'ready':
-        member.answer?.([])
-        break
       case 'refused':
-        member.answer?.(message.issues)
+        if (member.answer?.attempt === message.attempt) {
+          member.answer.give(message.reload === 'ready' ? [] : message.issues)
+        }
         break
       case 'living':
         member.living = message.numbers
@@ -139,8 +141,11 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
     async prepare(material) {
       // One that is still starting comes later, with what counts then.
       const asking = [...members].filter(([, { serves }]) => serves !== null)
-      asked = { material, workers: new Set(asking.map(([workerId]) => workerId)) }
-      const answers = await Promise.all(asking.map(([workerId, member]) => prepareOne(workerId, member, material)))
+      const attempt = ++attempts
+      asked = { attempt, material, workers: new Set(asking.map(([workerId]) => workerId)) }
+      const answers = await Promise.all(
+        asking.map(([workerId, member]) => prepareOne(workerId, member, attempt, material)),
+      )
       // They read the same: what one finds, the others find.
       const issues = answers.find((answer) => answer.length > 0) ?? []
       if (issues.length > 0) await this.abort()
@@ -148,20 +153,20 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
     },
 
     async commit() {
-      const { material, workers } = asked!
+      const { attempt, material, workers } = asked!
       asked = null
       await Promise.all(
         Array.from(members, async ([workerId, member]) => {
-          if (workers.has(workerId)) await commitOne(workerId, member, material.number)
+          if (workers.has(workerId)) await commitOne(workerId, member, attempt)
           else if (member.serves !== null && member.serves !== material.number) await catchUp(workerId, member)
         }),
       )
     },
 
     async abort() {
-      const { material, workers } = asked!
+      const { attempt, workers } = asked!
       asked = null
-      for (const workerId of workers) tell(workerId, { reload: 'abort', number: material.number })
+      for (const workerId of workers) tell(workerId, { reload: 'abort', attempt })
     },
 
     heard(message, workerId) {
@@ -174,7 +179,7 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
     ended(workerId) {
       const member = members.get(workerId)
       members.delete(workerId)
-      member?.answer?.([`worker ${workerId} ended while it made the new settings possible`])
+      member?.answer?.give([`worker ${workerId} ended while it made the new settings possible`])
       member?.served?.()
     },
 
@@ -206,23 +211,22 @@ export interface Follower {
 /** The worker's end: what it is told is done in that order, one after the other. */
 export function follower<M extends Numbered>(options: FollowerOptions<M>): Follower {
   const tell = (message: ToPrimary) => options.send(message)
-  let waiting: { readonly number: number; readonly change: Waiting } | null = null
+  let waiting: { readonly attempt: number; readonly number: number; readonly change: Waiting } | null = null
   const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
   let turn: Promise<void> = begun
   const inTurn = (run: () => void | Promise<void>) => {
     turn = turn.then(run).catch(options.fail)
   }
 
-  const prepare = async (material: M): Promise<void> => {
-    const { number } = material
+  const prepare = async (attempt: number, material: M): Promise<void> => {
     await waiting?.change.abort()
     waiting = null
     const prepared = await options
       .prepare(material)
       .catch((error: unknown) => ({ issues: [error instanceof Error ? error.message : String(error)] }))
-    if ('issues' in prepared) return tell({ reload: 'refused', number, issues: prepared.issues })
-    waiting = { number, change: prepared }
-    tell({ reload: 'ready', number })
+    if ('issues' in prepared) return tell({ reload: 'refused', attempt, issues: prepared.issues })
+    waiting = { attempt, number: material.number, change: prepared }
+    tell({ reload: 'ready', attempt })
   }
 
   return {
@@ -230,17 +234,18 @@ export function follower<M extends Numbered>(options: FollowerOptions<M>): Follo
       if (!isOurs(message)) return false
       // Only the primary speaks on this channel, and it speaks this form.
       const told = message as ToWorker<M>
-      if (told.reload === 'prepare') inTurn(() => prepare(told.material))
+      if (told.reload === 'prepare') inTurn(() => prepare(told.attempt, told.material))
       else if (told.reload === 'commit') {
         inTurn(() => {
-          if (waiting?.number !== told.number) throw new Error(`generation ${told.number} was not prepared`)
-          waiting.change.commit()
+          if (waiting?.attempt !== told.attempt) throw new Error('what was not prepared cannot count')
+          const { number, change } = waiting
           waiting = null
-          tell({ reload: 'serves', number: told.number })
+          change.commit()
+          tell({ reload: 'serves', number })
         })
       } else if (told.reload === 'abort') {
         inTurn(async () => {
-          if (waiting?.number !== told.number) return
+          if (waiting?.attempt !== told.attempt) return
           const { change } = waiting
           waiting = null
           await change.abort()
