@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { followedFiles, readContents } from '../config/contents.ts'
-import { formatIssue, type Issue, loadSettings } from '../config/load.ts'
+import { formatIssue, formatWholeIssue, type Issue, loadSettings } from '../config/load.ts'
 import { changesBetween, restartsNeeded } from '../config/restart.ts'
 import type { Material } from '../generation/material.ts'
 
@@ -26,7 +26,11 @@ export type ReadMaterial =
 export function readMaterial(file: string, env: NodeJS.ProcessEnv, before: Material | null): ReadMaterial {
   const loaded = loadSettings(file, env)
   const refused = (issues: readonly Issue[]): ReadMaterial => {
-    return { kind: 'refused', issues: issues.map(formatIssue), files: loaded.files }
+    return {
+      kind: 'refused',
+      issues: issues.map(before === null ? formatIssue : formatWholeIssue),
+      files: loaded.files,
+    }
   }
   if (loaded.kind === 'invalid') return refused(loaded.issues)
   const { settings, issueAt } = loaded

@@ -105,8 +105,12 @@ export function adminSocketOf(file: string): string | null {
 /** `file:line:column: path: message`, the file as seen from the current folder. */
 export function formatIssue(issue: Issue): string {
   const near = isAbsolute(issue.file) ? relative(process.cwd(), issue.file) : issue.file
-  const file = near === '' || near.startsWith('..') ? issue.file : near
-  const place = issue.line === 0 ? file : `${file}:${issue.line}:${issue.column}`
+  return formatWholeIssue({ ...issue, file: near === '' || near.startsWith('..') ? issue.file : near })
+}
+
+/** The same for somebody who may be in another folder. */
+export function formatWholeIssue(issue: Issue): string {
+  const place = issue.line === 0 ? issue.file : `${issue.file}:${issue.line}:${issue.column}`
   return [place, issue.path, issue.message].filter((part) => part !== '').join(': ')
 }
 
