@@ -61,8 +61,12 @@ export class Acceptor {
     this.#serve = serve
   }
 
-  async listen(options: ListenerOptions): Promise<Listener> {
-    const gate = new Gate(options, (socket) => this.#accept(socket, options))
+  /** @param accepted what is done with a connection once it is counted: served by these options unless told */
+  async listen(
+    options: ListenerOptions,
+    accepted: (socket: AcceptedSocket) => void = (socket) => this.serve(socket, options),
+  ): Promise<Listener> {
+    const gate = new Gate(options, (socket) => this.#accept(socket, accepted))
     await gate.open()
     this.#gates.add(gate)
     return {
@@ -75,16 +79,20 @@ export class Acceptor {
     }
   }
 
+  serve(socket: AcceptedSocket, options: ListenerOptions): void {
+    this.#metrics.accepted(options.as)
+    this.#serve(socket, options)
+  }
+
   /** One for all of them: each stays for the life of a connection. */
   readonly #gone = (): void => {
     this.live--
   }
 
-  #accept(socket: AcceptedSocket, options: ListenerOptions): void {
+  #accept(socket: AcceptedSocket, accepted: (socket: AcceptedSocket) => void): void {
     this.live++
     socket.on('close', this.#gone)
-    this.#metrics.accepted(options.as)
-    this.#serve(socket, options)
+    accepted(socket)
     const full = this.#capacity.full(this.live)
     if (full !== null && this.#paused === null && !this.#stopped) this.#pause(full)
   }
