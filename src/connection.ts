@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Authenticated } from './auth/authenticator.ts'
 import type { FailureCode } from './errors.ts'
 import type { ClientHello } from './listener/client-hello.ts'
+import type { Visit } from './listener/governor.ts'
 import type { Permit } from './policy/permit.ts'
 import type { ByteStream } from './relay.ts'
 import type { Admission, Protocol } from './tls/admission.ts'
@@ -19,6 +20,8 @@ export interface Origin {
   readonly remotePort: number
   /** `performance.now()` at accept, in milliseconds. */
   readonly acceptedAt: number
+  /** What the governor knows of it. */
+  readonly visit?: Visit | undefined
 }
 
 /** Stage 1. A socket, nothing believed yet. */
@@ -78,7 +81,7 @@ export type CloseReason = 'downstream' | 'upstream' | 'probe' | FailureCode
 
 /** What every log line and metric of one connection needs; filled in as the stages pass. */
 export interface Trace {
-  stage: 'accept' | 'hello' | 'handshake' | 'authenticate' | 'request' | 'connect' | 'open' | 'relay'
+  stage: 'accept' | 'hello' | 'queue' | 'handshake' | 'authenticate' | 'request' | 'connect' | 'open' | 'relay'
   mode: string | null
   protocol: Protocol | null
   serverName: string | null

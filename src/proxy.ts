@@ -9,6 +9,7 @@ import type {
 } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { asProxyError, ProxyError, reasonOf } from './errors.ts'
+import type { Governor, Visit } from './listener/governor.ts'
 import { type Greeting, greet, type ListenerOptions } from './listener/listener.ts'
 import { type Admission, admit, wantsCertificate } from './tls/admission.ts'
 import { sendAlert } from './tls/alert.ts'
@@ -22,6 +23,7 @@ export interface Parts {
   /** Whether MQTT is carried by the second transport, where it can be. */
   readonly lift: boolean
   readonly refusedResumptions: Pick<RefusedResumptions, 'has'>
+  readonly governor: Governor
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
   /** Those of the generation in force. */
@@ -34,8 +36,9 @@ export interface Parts {
 export function createServe(parts: Parts) {
   return async function serve(socket: Socket, listener: ListenerOptions): Promise<CloseReason> {
     const accepted = accept(socket, listener)
-    const life: Life = { connection: accepted, trace: newTrace() }
+    const life: Life = { connection: accepted, trace: newTrace(), visit: null }
     const result = await pass(parts, life, accepted, listener).catch(asProxyError)
+    if (life.visit !== null) parts.governor.leave(life.visit)
     return end(parts, life.connection, life.trace, result)
   }
 }
@@ -44,6 +47,8 @@ export function createServe(parts: Parts) {
 interface Life {
   connection: AcceptedConnection | SecuredConnection
   readonly trace: Trace
+  /** Null until it is known from where it comes. */
+  visit: Visit | null
 }
 
 async function pass(
@@ -55,10 +60,13 @@ async function pass(
   const { trace } = life
   const greeting = await greet(accepted.socket, listener)
   if (greeting.kind === 'probe') return 'probe'
-  const connection = behind(accepted, greeting)
+  const origin = behind(accepted, greeting)
+  const visit = parts.governor.arrive(origin.remoteAddress)
+  life.visit = visit
+  const connection = { ...origin, visit }
   life.connection = connection
   const admitted = admission(parts, connection, greeting, trace)
-  const secured = await secure(parts, connection, admitted, trace)
+  const secured = await secure(parts, connection, visit, admitted, trace)
   // The accepted socket has done its work, and with it goes what it holds.
   life.connection = secured
   const handler = parts.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
@@ -123,15 +131,29 @@ function admission(
 async function secure(
   parts: Parts,
   connection: AcceptedConnection,
+  visit: Visit,
   admitted: Admitted,
   trace: Trace,
 ): Promise<SecuredConnection> {
   const { hello, domain, rows, alpn } = admitted
+  const { governor } = parts
+  const full = parts.refusedResumptions.has(connection.remoteAddress)
+  const turn = governor.enter({
+    visit,
+    kind: hello.offersSession && domain.resumes && !full ? 'resumed' : 'full',
+    tenant: domain.name,
+    socket: connection.socket,
+    deadline: connection.acceptedAt + domain.handshakeTimeoutMs,
+  })
+  if (turn !== null) {
+    trace.stage = 'queue'
+    await turn
+  }
   trace.stage = 'handshake'
   const requestCert = wantsCertificate(rows)
   const started = performance.now()
   const { tls, version, resumed, peer } = await handshake(connection.socket, {
-    context: domain.context(requestCert, parts.refusedResumptions.has(connection.remoteAddress)),
+    context: domain.context(requestCert, full),
     requestCert,
     alpn,
     // HTTP is read by node:http, which needs a socket of Node's.
@@ -142,10 +164,11 @@ async function secure(
   const securedAt = performance.now()
   parts.metrics.handshake('ok', version, (securedAt - started) / 1_000)
   if (resumed) parts.metrics.resumed(version)
+  governor.secured(visit, resumed)
   trace.handshakeMs = securedAt - connection.acceptedAt
   trace.tlsVersion = version
   const { id, port, remoteAddress, remotePort, acceptedAt } = connection
-  const origin = { id, port, remoteAddress, remotePort, acceptedAt }
+  const origin = { id, port, remoteAddress, remotePort, acceptedAt, visit }
   return { ...origin, tls, hello, domain, admissions: rows, peer, resumed, securedAt }
 }
 
@@ -162,8 +185,10 @@ function end(
   const error = result instanceof ProxyError ? result : null
   const reason = result instanceof ProxyError ? result.code : result
   const stream = 'tls' in connection ? connection.tls : connection.socket
-  if (trace.stage === 'hello' && 'socket' in connection) {
-    parts.metrics.hello(reason === 'probe' ? 'probe' : error === null ? 'ok' : reasonOf(error.code))
+  if ((trace.stage === 'hello' || trace.stage === 'queue') && 'socket' in connection) {
+    if (trace.stage === 'hello') {
+      parts.metrics.hello(reason === 'probe' ? 'probe' : error === null ? 'ok' : reasonOf(error.code))
+    }
     void sendAlert(connection.socket, error?.failure.alert ?? null)
   } else {
     if (error !== null && trace.stage === 'handshake') parts.metrics.handshake(reasonOf(error.code), 'none', 0)

@@ -14,6 +14,7 @@ import type { FrontParts } from './https/parts.ts'
 import { publishLimits } from './https/publish.ts'
 import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
+import { Governor } from './listener/governor.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
 import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
@@ -90,6 +91,11 @@ export async function start(settings: Settings, options: StartOptions): Promise<
 
   const closing = new AbortController()
   const refusedResumptions = new RefusedResumptions()
+  const governor = new Governor({
+    settings: settings.governor,
+    counters: metrics.admission,
+    waited: metrics.handshakeWaited,
+  })
   const identify = identifier({
     metrics,
     refusedResumptions,
@@ -155,6 +161,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     handlers: { mqtt, https },
     lift: settings.transport === 'auto',
     refusedResumptions,
+    governor,
     closing: closing.signal,
     domains: () => generation.domains,
     ended: options.ended,
@@ -196,7 +203,9 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))
-        closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
+        const draining = new ProxyError('ERR_DRAINING', 'this process is shutting down')
+        governor.stop(draining)
+        closing.abort(draining)
       },
       async endSessions(graceMs) {
         const until = performance.now() + graceMs
