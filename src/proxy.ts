@@ -11,6 +11,7 @@ import type { Metrics } from './control/metrics.ts'
 import { asProxyError, ProxyError, reasonOf } from './errors.ts'
 import type { Governor, Visit } from './listener/governor.ts'
 import { type Greeting, greet, type ListenerOptions } from './listener/listener.ts'
+import type { Penalties } from './listener/penalties.ts'
 import { type Admission, admit, wantsCertificate } from './tls/admission.ts'
 import { sendAlert } from './tls/alert.ts'
 import type { Domain, Domains } from './tls/domains.ts'
@@ -24,6 +25,7 @@ export interface Parts {
   readonly lift: boolean
   readonly refusedResumptions: Pick<RefusedResumptions, 'has'>
   readonly governor: Governor
+  readonly penalties: Pick<Penalties, 'check' | 'refused'>
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
   /** Those of the generation in force. */
@@ -38,7 +40,7 @@ export function createServe(parts: Parts) {
     const accepted = accept(socket, listener)
     const life: Life = { connection: accepted, trace: newTrace(), visit: null }
     const result = await pass(parts, life, accepted, listener).catch(asProxyError)
-    if (life.visit !== null) parts.governor.leave(life.visit)
+    leave(parts, life, result)
     return end(parts, life.connection, life.trace, result)
   }
 }
@@ -49,6 +51,15 @@ interface Life {
   readonly trace: Trace
   /** Null until it is known from where it comes. */
   visit: Visit | null
+}
+
+/** Its place is free from here, and what became of it is remembered. */
+function leave({ governor, penalties }: Parts, { visit, connection }: Life, result: CloseReason | ProxyError): void {
+  if (visit === null) return
+  if (result instanceof ProxyError && 'domain' in connection) {
+    penalties.refused(connection.domain.name, visit.place, result.code)
+  }
+  governor.leave(visit)
 }
 
 async function pass(
@@ -137,6 +148,8 @@ async function secure(
 ): Promise<SecuredConnection> {
   const { hello, domain, rows, alpn } = admitted
   const { governor } = parts
+  trace.stage = 'queue'
+  parts.penalties.check(domain.name, visit.place)
   const full = parts.refusedResumptions.has(connection.remoteAddress)
   const turn = governor.enter({
     visit,
@@ -145,10 +158,7 @@ async function secure(
     socket: connection.socket,
     deadline: connection.acceptedAt + domain.handshakeTimeoutMs,
   })
-  if (turn !== null) {
-    trace.stage = 'queue'
-    await turn
-  }
+  if (turn !== null) await turn
   trace.stage = 'handshake'
   const requestCert = wantsCertificate(rows)
   const started = performance.now()

@@ -2,6 +2,7 @@ import { assemble, type Generation } from './assemble.ts'
 import type { Authenticated } from './auth/authenticator.ts'
 import { identifier } from './auth/identify.ts'
 import { presentsCustom } from './auth/parameters.ts'
+import { remembering } from './auth/remembered.ts'
 import { presentsSigV4 } from './auth/sigv4-read.ts'
 import type { Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
@@ -16,9 +17,11 @@ import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Governor } from './listener/governor.ts'
 import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
+import { Penalties } from './listener/penalties.ts'
 import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
+import { Seats } from './mqtt/seats.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
 import type { Permit } from './policy/permit.ts'
 import { connectionVariables } from './policy/variables.ts'
@@ -50,9 +53,20 @@ export interface StartOptions {
   readonly denied: (told: DeniedAction) => void
   /** Who has which client id, among all processes. */
   readonly store: Store
+  /** How short this process is of time, memory or descriptors; absent: it never is. */
+  readonly shedding?: () => Shedding
   /** What keys of session tickets are made of, in all processes. */
   readonly ticketSecret: TicketSecret
 }
+
+/** What there is too little of, and what follows from it. */
+export interface Shedding {
+  /** 1: only few full handshakes; 2: nothing new at all. */
+  readonly stage: 0 | 1 | 2
+}
+
+const NO_SHEDDING: Shedding = { stage: 0 }
+const UNLIMITED = { most: null, perPrincipal: null }
 
 /** A proxy that accepts, in this process. */
 export interface Running {
@@ -63,6 +77,8 @@ export interface Running {
   readonly sessions: ReadonlySet<LiveSession>
   /** By their names in the settings. */
   readonly registries: Generation['registries']
+  /** The answer of `shedding` has changed. */
+  shed(): void
   stopAccepting(): Promise<void>
   /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
   endSessions(graceMs: number): Promise<void>
@@ -80,7 +96,7 @@ const FAREWELL_SHARE = 0.8
 
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
-  const { metrics } = options
+  const { metrics, shedding = () => NO_SHEDDING } = options
   const { embeddedPath, log, registrar, registered, ticketSecret } = options
   const parts = { metrics, embeddedPath, log, registrar, registered, ticketSecret }
   const assembled = await assemble(settings, { number: 1, ...parts })
@@ -96,10 +112,29 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     counters: metrics.admission,
     waited: metrics.handshakeWaited,
   })
-  const identify = identifier({
+  const penalties = new Penalties({ settings: settings.governor.refusals, counters: metrics.admission })
+  const identify = remembering(
+    identifier({
+      metrics,
+      refusedResumptions,
+      authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
+    }),
+    {
+      recall: (domain, fingerprint) => penalties.recall(domain, fingerprint),
+      remember: (domain, fingerprint, code) => penalties.remember(domain, fingerprint, code),
+      accepted({ domain, visit }) {
+        if (visit === undefined) return
+        governor.prove(visit)
+        penalties.accepted(domain.name, visit.place)
+      },
+    },
     metrics,
-    refusedResumptions,
-    authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
+  )
+  const sessionsOf = new Map(settings.domains.map(({ serverNames, sessions }) => [serverNames[0]!, sessions]))
+  const seats = new Seats({
+    limitsFor: (domain) => sessionsOf.get(domain) ?? UNLIMITED,
+    overloaded: () => shedding().stage === 2,
+    counters: metrics.admission,
   })
   const rulesFor = domainRules(settings)
   const mqtt = mqttHandler({
@@ -114,6 +149,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     lifetimes: new Lifetimes(),
     store: options.store,
     identify,
+    seats,
     rulesFor,
     backendFor: (domain) => generation.backend(domain.backend),
     denied: options.denied,
@@ -144,6 +180,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
         maxMessageBytes: settings.limits.webSocketMessageSize,
         firstMessageBytes: settings.limits.connectSize,
       }),
+    room: ({ name }) => seats.check(name),
     serveMqtt: mqtt.serveArrival,
     routes: (domain) => routes.get(domain.name) ?? [],
     httpBackend: generation.httpBackend,
@@ -154,6 +191,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     },
   })
   generation.watch(() => {
+    penalties.clear()
     mqtt.rejudge().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
   })
   const serve = createServe({
@@ -162,6 +200,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     lift: settings.transport === 'auto',
     refusedResumptions,
     governor,
+    penalties,
     closing: closing.signal,
     domains: () => generation.domains,
     ended: options.ended,
@@ -200,6 +239,10 @@ export async function start(settings: Settings, options: StartOptions): Promise<
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
       sessions: mqtt.live,
+      shed() {
+        governor.trickle(shedding().stage === 0 ? null : settings.shedding.fullPerSecond)
+        acceptor.look()
+      },
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))

@@ -11,9 +11,11 @@ import { type Connections, connectionsPrimary, connectionsWorker, ownConnections
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
-import { type RunningServer, startMetricsServer } from '../control/http.ts'
+import { type Readiness, type RunningServer, startMetricsServer } from '../control/http.ts'
 import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
+import { describe, type Pressure } from '../control/pressure.ts'
+import { pressureNotice, pressurePrimary, readinessOf } from '../control/pressure-link.ts'
 import { reasonOf } from '../errors.ts'
 import type { Capacity } from '../listener/listener.ts'
 import { answerWorker, changedNotice, registrarLink } from '../registry/link.ts'
@@ -26,6 +28,7 @@ import type { Store } from '../store/store.ts'
 import { linkedSecret, RotatingSecret, secretServer, type TicketSecret } from '../store/ticket-secret.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
+import { QUIET, watchPressure } from './shedding.ts'
 import { versionOf } from './version.ts'
 
 export interface RunOptions {
@@ -114,7 +117,7 @@ function openOwner(
 /** What the servers and signals need to know of the processes behind, be it one or many. */
 interface House {
   scrape(): Promise<string>
-  ready(): boolean
+  readiness(): Readiness
   status(): unknown
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly connections: Connections
@@ -140,21 +143,24 @@ async function alone(
     maxAgeMs: settings.ticketKeys.rotation,
     rotated: () => metrics.ticketKeysRotated(),
   })
-  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore(), secret)
+  const pressure = watchPressure(settings, log, metrics, () => running?.shed())
+  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore(), secret, pressure)
   if (started === null) {
     owner.close()
     return null
   }
   running = started
+  pressure.begin()
   return {
     scrape: () => registry.metrics(),
-    ready: () => true,
-    status: () => ({ workers: [], ...started.live }),
+    readiness: () => readinessOf(pressure.state),
+    status: () => ({ workers: [], ...started.live, shedding: describe(pressure.state) }),
     certificates: owner,
     connections: ownConnections(() => started.sessions),
     async drain(graceMs) {
       await started.stopAccepting()
       await started.endSessions(graceMs)
+      pressure.stop()
       owner.close()
       return 0
     },
@@ -179,6 +185,7 @@ async function many(
     (message) => primary.broadcast(message),
     () => primary.status().length,
   )
+  const pressures = pressurePrimary()
   const owner = openOwner(settings, log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const primary: Primary = runPrimary({
@@ -189,11 +196,13 @@ async function many(
     onWorkerExit(reason, workerId) {
       supervision.workerExited(reason)
       store.ended(workerId)
+      pressures.ended(workerId)
     },
     onReadyCount: (count) => supervision.workers(count),
     onMessage: (data, workerId) =>
       void (
         store.heard(data, workerId) ||
+        pressures.heard(data, workerId) ||
         connections.heard(data) ||
         secrets.heard(data, workerId) ||
         answerWorker(owner, data, (reply) => primary.broadcast(reply))
@@ -210,8 +219,11 @@ async function many(
   setInterval(() => secrets.rotate(), settings.ticketKeys.rotation).unref()
   return {
     scrape: () => primary.scrape(),
-    ready: () => primary.readyCount > 0,
-    status: () => ({ workers: primary.status() }),
+    readiness() {
+      const ready = primary.status().filter(({ state }) => state === 'ready')
+      return pressures.readiness(ready.map(({ id }) => id))
+    },
+    status: () => ({ workers: primary.status().map((each) => ({ ...each, shedding: pressures.of(each.id) })) }),
     certificates: owner,
     connections,
     async drain(graceMs) {
@@ -254,8 +266,13 @@ async function worker(
     maxAgeMs: settings.ticketKeys.rotation,
     rotated: () => metrics.ticketKeysRotated(),
   })
-  running = await startHere(settings, log, metrics, embeddedPath, registrar, store, secret)
+  const pressure = watchPressure(settings, log, metrics, (state) => {
+    running?.shed()
+    link.send(pressureNotice(state))
+  })
+  running = await startHere(settings, log, metrics, embeddedPath, registrar, store, secret, pressure)
   if (running === null) return link.exit(1)
+  pressure.begin()
   link.ready()
   return new Promise<number>(() => {})
 }
@@ -268,6 +285,7 @@ async function startHere(
   registrar: Registrar,
   store: Store,
   ticketSecret: TicketSecret,
+  pressure: Pressure,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
@@ -281,7 +299,8 @@ async function startHere(
       if (cluster.isPrimary || cluster.worker?.id === 1) log.warn({}, text)
     },
     embeddedPath,
-    capacity: capacity(settings.limits.maxConnections),
+    capacity: capacity(settings.limits.maxConnections, pressure),
+    shedding: () => pressure.state,
     store,
     ticketSecret,
     denied: denialLog(log),
@@ -294,8 +313,8 @@ async function startHere(
           ? {}
           : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) },
       )
-      // Load balancers look in every few seconds; nobody wants to read that.
-      log[reason === 'probe' ? 'debug' : line.level](line.fields, line.message)
+      // Load balancers look in every few seconds; nobody wants to read that, nor a line for each of a flood.
+      log[QUIET.has(reason) ? 'debug' : line.level](line.fields, line.message)
     },
     answered({ id }, { traceId, route, status, failure }) {
       if (failure === null) return
@@ -328,7 +347,7 @@ const RESERVE_LEAST = 16
 /** Accepting goes on when this share of the ceiling is reached from above. */
 const ROOMY_SHARE = 0.95
 
-function capacity(maxConnections: number | null): Capacity {
+function capacity(maxConnections: number | null, pressure: Pressure): Capacity {
   const limit = descriptorLimit()
   const byDescriptors =
     limit === null
@@ -342,8 +361,11 @@ function capacity(maxConnections: number | null): Capacity {
   const byCount = maxConnections ?? Number.POSITIVE_INFINITY
   const ceiling = Math.min(byDescriptors, byCount)
   return {
-    full: (live) => (live < ceiling ? null : byCount <= byDescriptors ? 'connections' : 'descriptors'),
-    roomy: (live) => live < Math.max(1, ceiling * ROOMY_SHARE),
+    full(live) {
+      if (pressure.state.stage === 2) return 'overload'
+      return live < ceiling ? null : byCount <= byDescriptors ? 'connections' : 'descriptors'
+    },
+    roomy: (live) => pressure.state.stage < 2 && live < Math.max(1, ceiling * ROOMY_SHARE),
   }
 }
 
@@ -357,10 +379,7 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
       await startMetricsServer({
         ...settings.metrics.bind,
         scrape: () => house.scrape(),
-        ready: () =>
-          draining
-            ? { ready: false, reason: 'draining' }
-            : { ready: house.ready(), reason: house.ready() ? null : 'no worker is ready' },
+        ready: () => (draining ? { ready: false, reason: 'draining' } : house.readiness()),
         log,
       }),
     )
