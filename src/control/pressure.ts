@@ -143,15 +143,16 @@ export class Pressure {
   }
 
   #tell(now: number): void {
-    const reasons = PRESSURES.filter((reason) => this.#gauges[reason].stage > 0).sort(
+    const short = PRESSURES.filter((reason) => this.#gauges[reason].stage > 0).sort(
       (left, right) => this.#gauges[right].stage - this.#gauges[left].stage,
     )
-    const stage = reasons[0] === undefined ? 0 : this.#gauges[reasons[0]].stage
+    const stage = short[0] === undefined ? 0 : this.#gauges[short[0]].stage
     const stalled = now < this.#stalledUntil
     const ready = stage < 2 && !stalled
+    const reasons: readonly PressureReason[] = stalled && short.length === 0 ? ['lag'] : short
     const before = this.#state
     if (stage === before.stage && ready === before.ready && reasons.join() === before.reasons.join()) return
-    this.#state = { stage, ready, reasons: stalled && reasons.length === 0 ? ['lag'] : reasons }
+    this.#state = { stage, ready, reasons }
     this.#options.changed(this.#state)
   }
 }

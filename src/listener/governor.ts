@@ -142,7 +142,11 @@ export class Governor {
    */
   enter(entry: Entry): Promise<void> | null {
     const now = this.#now()
-    if (this.#line.size === 0 && this.#mayStart(entry.kind, now) && this.#hasRoom(entry.visit.place)) {
+    if (
+      this.#lanes[entry.kind].shares.size === 0 &&
+      this.#mayStart(entry.kind, now) &&
+      this.#hasRoom(entry.visit.place)
+    ) {
       this.#start(entry.visit, entry.kind, now)
       return null
     }
@@ -264,7 +268,7 @@ export class Governor {
     this.#line.add(waiter)
     this.#lanes[entry.kind].shares.add(waiter)
     this.#options.counters.queued = this.#line.size
-    this.#arm(now)
+    this.#pump()
     return promise
   }
 
