@@ -1,7 +1,10 @@
 import { type Primary, runPrimary } from '../control/cluster.ts'
 import { type Connections, connectionsPrimary, ownConnections } from '../control/connections.ts'
+import type { Readiness } from '../control/http.ts'
 import type { Log, ProcessLog } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
+import { describe } from '../control/pressure.ts'
+import { pressurePrimary, readinessOf } from '../control/pressure-link.ts'
 import type { Target } from '../control/reload.ts'
 import { workersTarget } from '../control/reload-link.ts'
 import type { Material } from '../generation/material.ts'
@@ -12,11 +15,12 @@ import { storeServer } from '../store/link.ts'
 import { memoryStore } from '../store/memory.ts'
 import { RotatingSecret, secretServer } from '../store/ticket-secret.ts'
 import { serveHere } from './serve.ts'
+import { watchPressure } from './shedding.ts'
 
 /** What the servers and signals need to know of the processes behind, be it one or many. */
 export interface House {
   scrape(): Promise<string>
-  ready(): boolean
+  readiness(): Readiness
   status(): object
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly connections: Connections
@@ -91,6 +95,7 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     rotated: () => metrics.metrics.ticketKeysRotated(),
   })
   let living: readonly number[] = []
+  const pressure = watchPressure(first.settings, log, metrics.metrics, () => running?.shed())
   const started = await serveHere(first, {
     log,
     metrics,
@@ -98,6 +103,7 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     registrar: owner,
     store: memoryStore(),
     ticketSecret,
+    pressure,
     living: (numbers) => {
       living = numbers
     },
@@ -107,16 +113,18 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     return null
   }
   running = started
+  pressure.begin()
   return {
     scrape: () => metrics.registry.metrics(),
-    ready: () => true,
-    status: () => ({ workers: [], ...started.live, generations: living }),
+    readiness: () => readinessOf(pressure.state),
+    status: () => ({ workers: [], ...started.live, generations: living, shedding: describe(pressure.state) }),
     certificates: owner,
     connections: ownConnections(() => started.sessions),
     target: withOwner(owner, ownTarget(started)),
     async drain(graceMs) {
       await started.stopAccepting()
       await started.endSessions(graceMs)
+      pressure.stop()
       owner.close()
       return 0
     },
@@ -155,6 +163,7 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
     (message) => primary.broadcast(message),
     () => primary.status().length,
   )
+  const pressures = pressurePrimary()
   const owner = openOwner(current(), log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const reloads = workersTarget<Material>({ current, tell, log })
@@ -167,11 +176,13 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
       supervision.workerExited(reason)
       store.ended(workerId)
       reloads.ended(workerId)
+      pressures.ended(workerId)
     },
     onReadyCount: (count) => supervision.workers(count),
     onMessage: (data, workerId) =>
       void (
         store.heard(data, workerId) ||
+        pressures.heard(data, workerId) ||
         connections.heard(data) ||
         secrets.heard(data, workerId) ||
         reloads.heard(data, workerId) ||
@@ -189,9 +200,16 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
   setInterval(() => secrets.rotate(), current().settings.ticketKeys.rotation).unref()
   return {
     scrape: () => primary.scrape(),
-    ready: () => primary.readyCount > 0,
+    readiness() {
+      const ready = primary.status().filter(({ state }) => state === 'ready')
+      return pressures.readiness(ready.map(({ id }) => id))
+    },
     status: () => ({
-      workers: primary.status().map((worker) => ({ ...worker, generations: reloads.living(worker.id) ?? [] })),
+      workers: primary.status().map((worker) => ({
+        ...worker,
+        generations: reloads.living(worker.id) ?? [],
+        shedding: pressures.of(worker.id),
+      })),
     }),
     certificates: owner,
     connections,

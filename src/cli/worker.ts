@@ -2,6 +2,7 @@ import { workerLink } from '../control/cluster.ts'
 import { connectionsWorker, ownConnections } from '../control/connections.ts'
 import type { ProcessLog } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
+import { pressureNotice } from '../control/pressure-link.ts'
 import { follower } from '../control/reload-link.ts'
 import type { Material } from '../generation/material.ts'
 import { registrarLink } from '../registry/link.ts'
@@ -9,6 +10,7 @@ import type { Running } from '../start.ts'
 import { linkedStore } from '../store/link.ts'
 import { linkedSecret } from '../store/ticket-secret.ts'
 import { serveHere } from './serve.ts'
+import { watchPressure } from './shedding.ts'
 
 /** A worker's whole life: it ends with the primary, or when that says so. */
 export async function worker(
@@ -47,6 +49,10 @@ export async function worker(
       void link.exit(1)
     },
   })
+  const pressure = watchPressure(material.settings, log, metrics.metrics, (state) => {
+    running?.shed()
+    send(pressureNotice(state))
+  })
   running = await serveHere(material, {
     log,
     metrics,
@@ -54,9 +60,11 @@ export async function worker(
     registrar,
     store,
     ticketSecret: secret,
+    pressure,
     living: (numbers) => reloads.living(numbers),
   })
   if (running === null) return link.exit(1)
+  pressure.begin()
   link.ready()
   reloads.serves(material.number)
   return new Promise<number>(() => {})

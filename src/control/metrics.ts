@@ -3,6 +3,7 @@ import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
 import type { ProvisionResult } from '../registry/self-registration.ts'
+import { type AdmissionCounters, admissionCounters, admissionMetrics } from './admission-metrics.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
 /** Whose decisions are counted; routes of HTTPS have actions of their own and are not among them. */
@@ -51,8 +52,11 @@ export interface TrafficCounters {
 /** What the stages tell. Every label value comes from a table of ours or from the configuration, never from a client. */
 export interface Metrics {
   readonly traffic: TrafficCounters
+  readonly admission: AdmissionCounters
+  /** How long a handshake had to wait for its turn; of those that had to. */
+  handshakeWaited(seconds: number): void
   accepted(port: number): void
-  acceptPaused(reason: 'descriptors' | 'connections'): void
+  acceptPaused(reason: 'descriptors' | 'connections' | 'overload'): void
   /** `result`: `ok`, `probe`, or a failure's reason. */
   hello(result: string): void
   /** `version`: `TLSv1.2`, `TLSv1.3` or `none`. */
@@ -116,12 +120,19 @@ const LAG_BUCKETS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
 // biome-ignore format: a table is read down its columns
 export const METRICS = {
   connections_accepted_total:    { type: 'counter',   labels: ['port'],              help: 'Connections accepted, by the port whose rules apply.' },
-  accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out.' },
+  accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out, or because of overload.' },
   hellos_total:                  { type: 'counter',   labels: ['result'],            help: 'ClientHellos looked at; a probe closed without sending a byte.' },
   handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
   handshakes_resumed_total:      { type: 'counter',   labels: ['version'],           help: 'TLS handshakes that went on with an earlier session; they are among those of handshakes_total that are ok.' },
   ticket_key_rotations_total:    { type: 'counter',   labels: [],                    help: 'Times that the keys of session tickets were replaced, by process; in a worker its first ones from the primary count.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
+  handshakes_started_total:     { type: 'counter',   labels: ['kind'],              help: 'Handshakes begun, by what the ClientHello claims: full, or resumed.' },
+  handshakes_in_flight:         { type: 'gauge',     labels: ['kind'],              help: 'Handshakes under way that began within the last second.' },
+  handshakes_queued:            { type: 'gauge',     labels: [],                    help: 'ClientHellos that wait for their handshake.' },
+  handshake_wait_seconds:       { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'How long handshakes waited for their turn; those that began at once are not among them.' },
+  resumption_claims_failed_total: { type: 'counter', labels: [],                    help: 'Handshakes that claimed an earlier session and turned out full; they are charged to the budget of full ones.' },
+  admission_refusals_total:     { type: 'counter',   labels: ['reason'],            help: 'Devices turned away to save work: the queue of handshakes was full (handshake_queue) or too slow (handshake_wait), too many connections of an address, an address or certificate that was refused a moment ago, too many sessions of a domain or principal, overload.' },
+  shedding:                     { type: 'gauge',     labels: ['reason'], join: 'max', help: 'Load shedding by what is short (lag, memory, descriptors): 0 none, 1 few full handshakes, 2 no new connections.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
   lifecycle_events_total:        { type: 'counter',   labels: ['result'],            help: 'Lifecycle events for brokers: sent (the broker has acknowledged it), or dropped (it was away for too long).' },
   authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
@@ -186,6 +197,13 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_DOMAIN_DISABLED:            ['hello'],
   ERR_PORT_UNSERVED:              ['hello'],
   ERR_ALPN_UNSUPPORTED:           ['hello'],
+  ERR_ADDRESS_CONNECTIONS:        ['hello'],
+  ERR_ADDRESS_REFUSED:            [],
+  ERR_HANDSHAKE_QUEUE:            [],
+  ERR_HANDSHAKE_WAIT:             [],
+  ERR_OVERLOADED:                 ['connect'],
+  ERR_DOMAIN_SESSIONS:            ['connect'],
+  ERR_PRINCIPAL_SESSIONS:         ['connect'],
   ERR_HANDSHAKE_TIMEOUT:          ['handshake'],
   ERR_HANDSHAKE_FAILED:           ['handshake'],
   ERR_CERTIFICATE_ABSENT:         ['identity'],
@@ -394,7 +412,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const accepted = counter('connections_accepted_total')
   for (const port of options.ports ?? []) accepted.inc({ port }, 0)
   const pauses = counter('accept_pauses_total')
-  for (const reason of ['descriptors', 'connections']) pauses.inc({ reason }, 0)
+  for (const reason of ['descriptors', 'connections', 'overload']) pauses.inc({ reason }, 0)
 
   const hellos = counter('hellos_total')
   for (const result of ['ok', 'probe', ...reasonsOn('hello')]) hellos.inc({ result }, 0)
@@ -406,6 +424,17 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const resumptions = counter('handshakes_resumed_total')
   for (const version of ['TLSv1.2', 'TLSv1.3']) resumptions.inc({ version }, 0)
   const ticketKeyRotations = counter('ticket_key_rotations_total')
+
+  const admission = admissionCounters()
+  admissionMetrics(admission, {
+    counter: (name, collect) =>
+      counter(name, (self) => {
+        self.reset()
+        collect((labels, value) => self.inc(labels, value))
+      }),
+    gauge: (name, collect) => gauge(name, (self) => collect((labels, value) => self.set(labels, value))),
+  })
+  const handshakeWait = histogram('handshake_wait_seconds')
 
   const identities = counter('identities_total')
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
@@ -514,6 +543,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     registry,
     metrics: {
       traffic,
+      admission,
+      handshakeWaited: (seconds) => handshakeWait.observe(seconds),
       accepted: (port) => accepted.inc({ port }),
       acceptPaused: (reason) => pauses.inc({ reason }),
       hello: (result) => hellos.inc({ result }),
@@ -584,6 +615,8 @@ function measureLag(histogram: Histogram<never>): () => void {
 /** For tests, and for people who scrape nothing. */
 export const NO_METRICS: Metrics = {
   traffic: trafficCounters(),
+  admission: admissionCounters(),
+  handshakeWaited() {},
   accepted() {},
   acceptPaused() {},
   hello() {},

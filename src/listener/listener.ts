@@ -24,7 +24,7 @@ export interface ListenerOptions {
 
 /** Says when another connection would be one too many; null lets it in. Shared by all listeners of a process. */
 export interface Capacity {
-  full(live: number): 'descriptors' | 'connections' | null
+  full(live: number): 'descriptors' | 'connections' | 'overload' | null
   /** True when accepting may go on after a pause. */
   roomy(live: number): boolean
 }
@@ -93,8 +93,14 @@ export class Acceptor {
     this.live++
     socket.on('close', this.#gone)
     accepted(socket)
+    this.look()
+  }
+
+  /** Is there room for another one? To be asked again when the answer may have changed. */
+  look(): void {
+    if (this.#paused !== null || this.#stopped) return
     const full = this.#capacity.full(this.live)
-    if (full !== null && this.#paused === null && !this.#stopped) this.#pause(full)
+    if (full !== null) this.#pause(full)
   }
 
   /**
@@ -102,7 +108,7 @@ export class Acceptor {
    * fails and the socket stays readable. The other workers go on; once all have paused, devices get a refusal at once,
    * which they can take to another replica.
    */
-  #pause(reason: 'descriptors' | 'connections'): void {
+  #pause(reason: 'descriptors' | 'connections' | 'overload'): void {
     this.#metrics.acceptPaused(reason)
     for (const gate of this.#gates) void gate.close()
     const look = () => {

@@ -30,6 +30,7 @@ import {
 import { type Tell, tellConnectFailed } from './presence.ts'
 import { type MqttVersion, refusal } from './reason.ts'
 import { rewriteConnect } from './rewrite.ts'
+import type { Seats } from './seats.ts'
 import { type Hold, Takeover } from './takeover.ts'
 
 export type { DeniedAction, LiveSession } from './live-session.ts'
@@ -47,6 +48,8 @@ export interface SessionParts {
   readonly lifetimes: Lifetimes
   readonly store: Store
   readonly identify: Identify
+  /** How many sessions there may be; absent: as many as come. */
+  readonly seats?: Seats
   /** Of the rates; the system's unless given. */
   readonly clock?: GateClock
   limitsFor(domain: Domain): SessionLimits
@@ -183,6 +186,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       hold.onLost = () => attempt.abort(new ProxyError('ERR_SESSION_TAKEN_OVER', 'taken over before it was connected'))
       await hold.take()
       attempt.throwIfEnded()
+      hold.seat = parts.seats?.take(connection.domain.name, who.principal) ?? null
       const upstream = await backend.open(admission.connection, attempt.signal)
       try {
         attempt.throwIfEnded()

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events'
 import { setImmediate } from 'node:timers/promises'
+import { admissionCounters } from '../../src/control/admission-metrics.ts'
 import { type Metrics, trafficCounters } from '../../src/control/metrics.ts'
 import type { ByteStream } from '../../src/relay.ts'
 
@@ -94,6 +95,8 @@ export function fakeMetrics() {
   const told: string[] = []
   const metrics: Metrics = {
     traffic: traffic(),
+    admission: admissionCounters(),
+    handshakeWaited: () => {},
     accepted: () => {},
     acceptPaused: () => {},
     hello: () => {},
