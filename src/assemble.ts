@@ -529,6 +529,7 @@ const DIAL_LABELS: Readonly<Record<DialResult, string>> = {
   refused: reasonOf('ERR_BACKEND_REFUSED'),
   timeout: reasonOf('ERR_BACKEND_TIMEOUT'),
   untrusted: reasonOf('ERR_BACKEND_UNTRUSTED'),
+  exhausted: reasonOf('ERR_DIAL_EXHAUSTED'),
   canceled: 'canceled',
 }
 

@@ -108,6 +108,7 @@ export const FAILURES = {
   // upstream
   ERR_BACKEND_REFUSED:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'The broker could not be reached.' },
   ERR_BACKEND_TIMEOUT:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 504,  help: 'The broker did not answer within its deadline.' },
+  ERR_DIAL_EXHAUSTED:           { fault: 'proxy',      retry: true,  alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'This process has no descriptor, memory or local port left for a connection to the broker.' },
   ERR_BACKEND_UNTRUSTED:        { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'TLS toward the broker failed.' },
   ERR_BACKEND_LOST:             { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: 0x80, http: 503,  help: 'The broker closed the connection before its CONNACK, or without a farewell after it.' },
   ERR_BACKEND_PROTOCOL:         { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: 0x80, http: 502,  help: 'The broker answered something that MQTT does not allow there.' },

@@ -6,7 +6,7 @@ import { type Balance, Balancer } from './balancer.ts'
 import { canceled, failure, isAborted } from './dial.ts'
 
 /** How one attempt at one server ended; the `result` metric label. */
-export type DialResult = 'connected' | 'refused' | 'timeout' | 'untrusted' | 'canceled'
+export type DialResult = 'connected' | 'refused' | 'timeout' | 'untrusted' | 'exhausted' | 'canceled'
 
 /** What every kind of backend over several servers has in common. */
 export interface BalancedOptions {
@@ -37,9 +37,6 @@ export interface Ways<S> {
   /** One attempt at one server, ended by success, failure, deadline or signal; leaves nothing behind. */
   attempt(attempt: Attempt<S>): Promise<ByteStream>
 }
-
-/** Our own shortage, which says nothing about the server. */
-const OURS = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
 
 /**
  * A backend of several servers: chooses, gives each a fair share of the deadline, goes on to the next where the code
@@ -94,7 +91,8 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
           balancer.ended(at)
           options.onDial(aborted ? 'canceled' : RESULTS[error.code]!, (now() - startedMs) / 1_000)
           if (aborted) throw error
-          if (!isOurs(error)) balancer.failed(at)
+          // Our own shortage says nothing about the server.
+          if (error.code !== 'ERR_DIAL_EXHAUSTED') balancer.failed(at)
           last = new ProxyError(error.code, `${ways.peerOf(server)}: ${error.message}`, { cause: error.cause })
           if (!last.failure.retry) throw last
         }
@@ -118,8 +116,5 @@ const RESULTS: Readonly<Record<string, DialResult>> = {
   ERR_BACKEND_REFUSED: 'refused',
   ERR_BACKEND_TIMEOUT: 'timeout',
   ERR_BACKEND_UNTRUSTED: 'untrusted',
-}
-
-function isOurs(error: ProxyError): boolean {
-  return OURS.has((error.cause as NodeJS.ErrnoException | undefined)?.code ?? '')
+  ERR_DIAL_EXHAUSTED: 'exhausted',
 }

@@ -246,6 +246,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_DRAINING:                   ['connect'],
   ERR_BACKEND_REFUSED:            ['connect', 'dial'],
   ERR_BACKEND_TIMEOUT:            ['connect', 'dial'],
+  ERR_DIAL_EXHAUSTED:             ['connect', 'dial'],
   ERR_BACKEND_UNTRUSTED:          ['connect', 'dial'],
   ERR_BACKEND_PROTOCOL:           ['connect'],
   ERR_BACKEND_LOST:               ['connect'],
