@@ -14,6 +14,7 @@ import { reasonOf } from './errors.ts'
 import type { EventSink } from './events.ts'
 import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
+import type { ShieldSettings } from './mqtt/shield.ts'
 import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, EVENT_SINKS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
@@ -497,6 +498,7 @@ function makeBackend(
     balance: settings.balance,
     connectTimeoutMs: settings.connectTimeout,
     proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
+    outageShield: shieldOf(settings.outageShield),
     onDial,
   }
   if (settings.kind === 'ws') {
@@ -510,6 +512,12 @@ function makeBackend(
     lift,
     tls: settings.kind === 'tcp' ? null : brokerTls(settings),
   })
+}
+
+function shieldOf(settings: Exclude<BrokerSettings, { kind: 'embedded' }>['outageShield']): ShieldSettings | null {
+  if (settings === null) return null
+  const { hold, buffer, resumesPerSecond } = settings
+  return { holdMs: hold, bufferBytes: buffer, resumesPerSecond }
 }
 
 function brokerTls({ ca, serverName, cert, key }: Exclude<BrokerSettings, { kind: 'tcp' | 'embedded' }>): BackendTls {

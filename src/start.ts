@@ -19,6 +19,7 @@ import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
+import { shields } from './mqtt/shield.ts'
 import type { Permit } from './policy/permit.ts'
 import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
@@ -110,6 +111,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     identify,
     rulesFor,
     backendFor: (domain) => generation.backend(domain.backend),
+    shieldFor: shields({ metrics, closing: closing.signal, log }),
     denied: options.denied,
     tell: events === null ? null : (event) => events.send(event),
   })
@@ -200,7 +202,8 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       },
       async endSessions(graceMs) {
         const until = performance.now() + graceMs
-        const sessions = [...mqtt.live, ...https.live]
+        // Those who wait for their broker first: they lose nothing that they still have.
+        const sessions = [...mqtt.live, ...https.live].sort((one, other) => Number(isHeld(other)) - Number(isHeld(one)))
         const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
         const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
         while (acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
@@ -210,6 +213,8 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     },
   }
 }
+
+const isHeld = (session: object): boolean => 'held' in session && session.held === true
 
 /** What a principal may do over HTTPS, where there is no client id; its decisions are counted and told as those of MQTT. */
 function httpsPermit(

@@ -1,5 +1,6 @@
 import type { AuthorizedConnection } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
+import type { ShieldSettings } from '../mqtt/shield.ts'
 import type { ByteStream } from '../relay.ts'
 import type { Backend, Upstream, UpstreamIdentity } from './backend.ts'
 import { type Balance, Balancer } from './balancer.ts'
@@ -13,6 +14,8 @@ export interface BalancedOptions {
   readonly name: string
   readonly identity: UpstreamIdentity
   readonly balance: Balance
+  /** As `Backend` has it. */
+  readonly outageShield?: ShieldSettings | null
   /** For one whole `open`: name look-up, TCP, TLS, and every server tried. */
   readonly connectTimeoutMs: number
   readonly onDial: (result: DialResult, seconds: number) => void
@@ -52,6 +55,7 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
   return {
     name: options.name,
     identity: options.identity,
+    outageShield: options.outageShield ?? null,
 
     async open(connection, signal) {
       const endsAtMs = now() + options.connectTimeoutMs

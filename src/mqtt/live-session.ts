@@ -14,6 +14,7 @@ import type { KeepAliveWheel } from './keep-alive.ts'
 import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
 import { farewell, type MqttVersion, refusal } from './reason.ts'
+import { ShieldedUpstream } from './shielded-upstream.ts'
 import type { Hold } from './takeover.ts'
 
 /** A live session, for those who look at it or must end it from outside. */
@@ -26,6 +27,8 @@ export interface LiveSession {
   readonly connectedAt: number
   /** The same for as long as the session lives; unique within the fleet of processes. */
   readonly id: string
+  /** Its broker is away, and it waits for it. */
+  readonly held?: boolean
   close(code: FailureCode): void
   /** Judges once more by what the registry says now. */
   rejudge(): void
@@ -75,6 +78,7 @@ export class Session implements LiveSession, GateObserver {
   readonly #authority: Authority
   readonly #presence: Presence | null
   #relay: Relay | null = null
+  #upstream: ByteStream | null = null
   #reason: FailureCode | null = null
   #closing = false
   /** This CONNECT has its result in the metrics; it has one only. */
@@ -89,7 +93,7 @@ export class Session implements LiveSession, GateObserver {
     const { connect, connection, domain, terms, metrics, wheel, clock, hold } = options
     this.#gate = new Gate({
       version: connect.version,
-      rules: domain.rules,
+      rules: terms.rules,
       permit: connection.permit,
       reportOnly: domain.reportOnly,
       device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
@@ -125,6 +129,10 @@ export class Session implements LiveSession, GateObserver {
     return this.#options.connection.domain.name
   }
 
+  get held(): boolean {
+    return this.#upstream instanceof ShieldedUpstream && this.#upstream.isHeld
+  }
+
   async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
     const { limits, metrics, wheel, device, connect } = this.#options
     const { inbound, outbound } = this.#gate
@@ -132,6 +140,7 @@ export class Session implements LiveSession, GateObserver {
     metrics.traffic.bytesIn += connect.bytes.length
     this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
     const { stream } = upstream
+    this.#upstream = stream
     stream.write(packet)
     this.#relay = relay(device, stream, {
       inbound,
