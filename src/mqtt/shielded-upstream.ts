@@ -66,6 +66,7 @@ export interface ShieldedOptions {
 const WHOLE_BYTES = 262_144
 /** «Server shutting down» and «server busy»: the broker goes, not the device (MQTT 5.0 §3.14.2.1). */
 const GOES_ITSELF = new Set([0x8b, 0x89])
+const PINGRESP_TYPE = 13
 const PINGRESP = Buffer.from([0xd0, 0])
 const GOODBYE = Buffer.from([0xe0, 0])
 /** Losses that are held within a minute; whoever is lost more often is meant. */
@@ -101,6 +102,8 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
   #paused = false
   /** `write` has said no. */
   #full = false
+  /** PINGREQs that the broker has not answered. */
+  #pings = 0
   /** Our side was ended, or one of the two said goodbye: what comes now is no loss. */
   #ending = false
   /** The broker said that it goes; swallowed, for it may come back. */
@@ -145,7 +148,10 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
     if (this.#state === 'over') return false
     const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
     const goes = this.#outgoing.push(bytes)
-    if (this.#stream !== null) return this.#stream.write(chunk)
+    if (this.#stream !== null) {
+      this.#full = !this.#stream.write(chunk)
+      return !this.#full
+    }
     for (const piece of goes) this.#wait(Buffer.from(piece), false)
     this.#full = this.#waitingBytes + this.#outgoing.tailBytes >= this.#options.bufferBytes
     return !this.#full
@@ -246,7 +252,7 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
       if (isOurs()) this.#onData(chunk)
     })
     stream.on('drain', () => {
-      if (isOurs()) this.emit('drain')
+      if (isOurs()) this.#drained()
     })
     stream.on('end', () => {
       if (isOurs()) this.#lost('end')
@@ -254,6 +260,11 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
     stream.on('close', () => {
       if (isOurs()) this.#lost('close')
     })
+  }
+
+  #drained(): void {
+    this.#full = false
+    this.emit('drain')
   }
 
   #onData(chunk: Buffer): void {
@@ -272,7 +283,8 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
         return false
       }
       this.#ending = true
-    } else this.#journal.heard(packet)
+    } else if (type === PINGRESP_TYPE) this.#pings = Math.max(0, this.#pings - 1)
+    else this.#journal.heard(packet)
     return !this.#goes
   }
 
@@ -290,6 +302,7 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
     const type = typeOf(packet)
     if (type === DISCONNECT) this.#ending = true
     if (this.#state === 'live') {
+      if (type === PINGREQ) this.#pings++
       this.#journal.said(packet)
       return true
     }
@@ -353,6 +366,11 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
     this.#losses.push(this.#options.pacer.now())
     this.#calledOff = new AbortController()
     this.#options.pacer.held(this)
+    // Not at once: a write of the relay may be under way. The broker takes no more, and we do.
+    queueMicrotask(() => {
+      for (; this.#pings > 0; this.#pings--) this.#pong()
+      if (this.isHeld && this.#full) this.#drained()
+    })
   }
 
   #adopt({ stream, peer }: Upstream, rest: readonly Buffer[]): void {
@@ -380,10 +398,7 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
     if (this.#stream !== stream) return
     if (!this.#paused) stream.resume()
     if (stream.destroyed === true) this.#lost('close')
-    else if (this.#full) {
-      this.#full = false
-      this.emit('drain')
-    }
+    else if (this.#full) this.#drained()
   }
 }
 

@@ -1,11 +1,13 @@
 // A broker is killed and started again under a fleet that is at work. Without the shield every device loses its connection
 // and comes back at once, all of them together. With it no device notices, and that must not cost a single message: what the
 // broker has not acknowledged is said to it again, in its order and marked as such, and whoever was acknowledged is delivered.
+import { request } from 'node:http'
+import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet'
 import { type Door, eventually, openDoor, sleep } from '../support/e2e.ts'
 import { type MosquittoProcess, mosquittoProcess } from '../support/mosquitto-process.ts'
-import { folderFor } from '../support/proxy.ts'
+import { folderFor, OPEN_POLICIES, write } from '../support/proxy.ts'
 import { type RawDevice, rawDevice } from '../support/raw-mqtt.ts'
 
 const DEVICES = Number(process.env.E2E_DEVICES ?? 50)
@@ -223,9 +225,8 @@ test.serial('a broker that does not come back: the devices are told when their t
   const { subscriber, members } = await fleet(t, door.port)
   await broker.kill()
   await Promise.all([subscriber, ...members].map(({ device }) => device.end(WAIT_MS)))
-  for (const { device, version } of members) {
-    const farewell = device.heard.find(({ cmd }) => cmd === 'disconnect') as { reasonCode?: number } | undefined
-    t.is(farewell?.reasonCode, version === 5 ? 0x80 : undefined)
+  for (const one of members) {
+    t.is(farewellOf(one), one.version === 5 ? 0x80 : undefined)
   }
   t.is(await outcome(door, 'expired'), DEVICES + 1)
   t.is(await held(door), 0)
@@ -245,10 +246,7 @@ test.serial('a drain while they are held: each is told at once, and the program 
   await Promise.all([subscriber, ...members].map(({ device }) => device.end(WAIT_MS)))
   t.is((await stopped).code, 0)
   const told = [subscriber, ...members].filter(({ version }) => version === 5)
-  for (const { device } of told) {
-    const farewell = device.heard.find(({ cmd }) => cmd === 'disconnect') as { reasonCode?: number } | undefined
-    t.is(farewell?.reasonCode, 0x8b)
-  }
+  for (const one of told) t.is(farewellOf(one), 0x8b)
 })
 
 test.serial('who comes again under the client id of a session that is held takes its place', async (t) => {
@@ -262,8 +260,82 @@ test.serial('who comes again under the client id of a session that is held takes
   // It is refused itself, for there is no broker; but it is the one that the id belongs to.
   await member(t, door.port, 'same', 5)
   await first.device.end(WAIT_MS)
-  const farewell = first.device.heard.find(({ cmd }) => cmd === 'disconnect') as { reasonCode?: number } | undefined
-  t.is(farewell?.reasonCode, 0x8e)
+  t.is(farewellOf(first), 0x8e)
   t.is(await outcome(door, 'ended'), 1)
   t.false(other.device.closed)
 })
+
+test.serial(
+  'the broker is killed in the middle of traffic, five times: no device sees it, and everything is acknowledged',
+  async (t) => {
+    t.timeout(170_000)
+    const broker = await mosquittoProcess(t, folderFor(t), { persistence: true })
+    const door = await openDoor(t, { backend: backend(broker, ', outageShield: { hold: 60s }') })
+    const { subscriber, members } = await fleet(t, door.port)
+    for (let round = 0; round < 5; round++) {
+      let busy = true
+      const traffic = (async () => {
+        while (busy) {
+          for (const one of members) if (one.sent.size - one.acknowledged.size < 10) publish(one, 1)
+          await sleep(20)
+        }
+      })()
+      await sleep(300)
+      await broker.kill()
+      await sleep(500)
+      busy = false
+      await traffic
+      await broker.start()
+      await eventually(() => held(door).then((n) => n === 0), 'nobody held', WAIT_MS)
+      await eventually(() => allAcknowledged(members), 'all acknowledged', WAIT_MS)
+    }
+    for (const { device, name } of [subscriber, ...members]) t.false(device.closed, name)
+    const sent = members.reduce((sum, one) => sum + one.sent.size, 0)
+    t.log(
+      `${sent} publishes, all acknowledged; ${subscriber.got.length} deliveries; ${await outcome(door, 'resumed')} resumed`,
+    )
+    t.is(await outcome(door, 'resumed'), 5 * (DEVICES + 1))
+    t.notRegex(door.proxy.output(), /unhandled|uncaught/i)
+  },
+)
+
+test.serial(
+  'while they are held an operator sees them and can end them, and a policy that is taken away ends them at once',
+  async (t) => {
+    t.timeout(120_000)
+    const broker = await mosquittoProcess(t, folderFor(t), { persistence: true })
+    const door = await openDoor(t, { backend: backend(broker, ', outageShield: { hold: 60s }') })
+    const { subscriber, members } = await fleet(t, door.port)
+    await broker.kill()
+    await eventually(() => held(door).then((n) => n === DEVICES + 1), 'all of them held', WAIT_MS)
+    const ask = (path: string, body?: unknown) => admin(join(door.dir, 'admin.sock'), path, body)
+    const { connections } = (await ask('/connections')) as { connections: { clientId: string; held?: true }[] }
+    t.is(connections.filter((one) => one.held === true).length, DEVICES + 1)
+    t.deepEqual(await ask('/kick', { clientId: 'subscriber' }), { kicked: 1 })
+    await subscriber.device.end(WAIT_MS)
+    t.is(farewellOf(subscriber), 0x98)
+    write(door.dir, 'registry/policies.yaml', OPEN_POLICIES.replace('Allow', 'Deny'))
+    await Promise.all(members.map(({ device }) => device.end(WAIT_MS)))
+    for (const one of members) t.is(farewellOf(one), one.version === 5 ? 0x87 : undefined)
+    t.is(await held(door), 0)
+    t.is(await outcome(door, 'ended'), DEVICES + 1)
+  },
+)
+
+const farewellOf = ({ device }: Member): number | undefined =>
+  (device.heard.find(({ cmd }) => cmd === 'disconnect') as { reasonCode?: number } | undefined)?.reasonCode
+
+function admin(socketPath: string, path: string, body?: unknown): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath, path, method: body === undefined ? 'GET' : 'POST' }, (response) => {
+      let text = ''
+      response.on('data', (chunk: Buffer) => {
+        text += chunk.toString()
+      })
+      response.on('end', () => resolve(JSON.parse(text)))
+    })
+    call.on('error', reject)
+    call.setHeader('content-type', 'application/json')
+    call.end(body === undefined ? undefined : JSON.stringify(body))
+  })
+}

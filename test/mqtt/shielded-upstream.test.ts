@@ -242,6 +242,20 @@ test('past the buffer the device is not read any more, until the broker is back'
   t.deepEqual(events, ['drain'])
 })
 
+test('a PINGREQ that the lost broker has not answered is answered, and a writer that waited for it goes on', async (t) => {
+  const { first, write, lose, heard, events } = await rig()
+  write('c000')
+  first.say('d000')
+  await setImmediate()
+  t.is(heard(), 'd000')
+  // The socket is gone already, and has not said so yet.
+  first.roomy = false
+  t.deepEqual(write('c000', PUBLISH1), [false, false])
+  await lose()
+  t.is(heard(), 'd000')
+  t.deepEqual(events, ['drain'])
+})
+
 test('paused before, it is paused after', async (t) => {
   const { shielded, lose, comeBack } = await rig()
   shielded.pause()
