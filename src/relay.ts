@@ -38,6 +38,8 @@ export interface Inspector {
   inspect(chunk: Buffer): void
   /** Reading from this side stops, and goes on again. */
   held(paused: boolean): void
+  /** The other side takes no more of this direction, and has taken everything again. */
+  full?(on: boolean): void
 }
 
 export type Side = 'downstream' | 'upstream'
@@ -238,6 +240,7 @@ class Pump implements Way {
   #hold(reason: number): void {
     const before = this.#holds
     this.#holds |= reason
+    if (reason === FULL && (before & FULL) === 0) this.#inspector.full?.(true)
     if (before !== 0) return
     this.#from.pause()
     this.#inspector.held(true)
@@ -246,6 +249,7 @@ class Pump implements Way {
   #release(reason: number): void {
     if ((this.#holds & reason) === 0) return
     this.#holds &= ~reason
+    if (reason === FULL) this.#inspector.full?.(false)
     if (this.#holds !== 0) return
     this.#inspector.held(false)
     this.#from.resume()

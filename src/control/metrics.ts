@@ -25,6 +25,7 @@ const LIMITS = [
   'send_maximum',
   'publishes_per_second',
   'bytes_per_second',
+  'slow_consumer',
 ] as const
 export type Limit = (typeof LIMITS)[number]
 
@@ -242,6 +243,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_TOPIC_ALIAS_INVALID:        [],
   ERR_RECEIVE_MAXIMUM:            [],
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: [],
+  ERR_SLOW_CONSUMER:              [],
   ERR_SESSION_TAKEN_OVER:         [],
   ERR_MAX_CONNECT_TIME:           [],
   ERR_ADMINISTRATIVE:             [],

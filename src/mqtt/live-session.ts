@@ -15,6 +15,7 @@ import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
 import { farewell, type MqttVersion, refusal } from './reason.ts'
 import { ShieldedUpstream } from './shielded-upstream.ts'
+import { SlowConsumer } from './slow-consumer.ts'
 import type { Hold } from './takeover.ts'
 
 /** A live session, for those who look at it or must end it from outside. */
@@ -77,6 +78,7 @@ export class Session implements LiveSession, GateObserver {
   readonly #gate: Gate
   readonly #authority: Authority
   readonly #presence: Presence | null
+  #consumer: SlowConsumer | null = null
   #relay: Relay | null = null
   #upstream: ByteStream | null = null
   #reason: FailureCode | null = null
@@ -110,6 +112,14 @@ export class Session implements LiveSession, GateObserver {
       ended: (code) => this.close(code),
     })
     this.#presence = options.tell === null ? null : new Presence(options.tell, connection, terms.ids.device)
+    const { slowConsumerMs } = terms.rules
+    if (slowConsumerMs !== null) {
+      this.#consumer = new SlowConsumer(options.authority.lifetimes, slowConsumerMs, () => {
+        metrics.traffic.gate.limits.slow_consumer++
+        this.close('ERR_SLOW_CONSUMER')
+      })
+      this.#gate.outbound.consumer = this.#consumer
+    }
     hold.onLost = () => this.close('ERR_SESSION_TAKEN_OVER')
   }
 
@@ -159,6 +169,7 @@ export class Session implements LiveSession, GateObserver {
     metrics.sessions(-1)
     clearTimeout(this.#connackTimer)
     this.#gate.close()
+    this.#consumer?.stop()
     this.#authority.stop()
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
     this.#settleTrace()
@@ -174,6 +185,7 @@ export class Session implements LiveSession, GateObserver {
     this.#closing = true
     this.#reason ??= code
     this.#authority.stop()
+    this.#consumer?.stop()
     this.#relay?.close(this.#lastWord(code))
   }
 
