@@ -1,6 +1,6 @@
 // Devices do not leave as the standards have it: a lorry drives into a tunnel, a battery is empty, a modem resets. Were each of
 // them to leave a descriptor, a timer or a connection to the broker behind, the fleet would eat the gateway up by doing nothing.
-import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import test from 'ava'
@@ -130,11 +130,16 @@ test.serial('the kernel asks after both ends of a session that is silent', async
   const door = await openDoor(t, { backend: `kind: tcp, servers: [ { address: "127.0.0.1:${sink.port}" } ]` })
   const one = await knock(door.port, 'silent')
   t.teardown(() => one.socket.destroy())
-  const timers = (filter: string) =>
-    String(spawnSync('ss', ['-tno', 'state', 'established', filter]).stdout)
-      .split('\n')
-      .filter((line) => line.includes('timer:(keepalive'))
-  await eventually(() => timers(`( sport = :${door.port} )`).length === 1, 'keep-alive toward the device')
-  await eventually(() => timers(`( dport = :${sink.port} )`).length === 1, 'keep-alive toward the broker')
+  // Established (01), with the timer of keep-alive (02): proc(5).
+  const timers = (side: 'local' | 'remote', port: number) => {
+    const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+    return ['tcp', 'tcp6']
+      .flatMap((file) => readFileSync(`/proc/net/${file}`, 'utf8').split('\n'))
+      .map((line) => line.trim().split(/\s+/))
+      .filter((fields) => fields[side === 'local' ? 1 : 2]?.endsWith(wanted) && fields[3] === '01')
+      .filter((fields) => fields[5]?.startsWith('02'))
+  }
+  await eventually(() => timers('local', door.port).length === 1, 'keep-alive toward the device')
+  await eventually(() => timers('remote', sink.port).length === 1, 'keep-alive toward the broker')
   t.pass()
 })
