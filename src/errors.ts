@@ -108,6 +108,7 @@ export const FAILURES = {
   ERR_PAYLOAD_TOO_LARGE:         { fault: 'downstream', retry: false, alert: null, connack: 0x95, disconnect: 0x95, http: 413, help: 'A payload over limits.payloadSize.' },
   ERR_QUOTA_EXCEEDED:            { fault: 'downstream', retry: false, alert: null, connack: 0x97, disconnect: 0x97, http: 429, help: 'More than a limit of this session allows.' },
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0xa1, http: null, help: 'A subscription identifier where they are not available.' },
+  ERR_SLOW_CONSUMER:             { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x97, http: null, help: 'The device has not taken what waits for it for limits.slowConsumerTimeout.' },
   ERR_SESSION_TAKEN_OVER:        { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x8e, http: null, help: 'The same principal connected again under this client id.' },
   ERR_MAX_CONNECT_TIME:          { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0xa0, http: null, help: 'The longest life of this kind of connection is over.' },
   ERR_ADMINISTRATIVE:            { fault: 'proxy',      retry: false, alert: null, connack: null, disconnect: 0x98, http: null, help: 'Ended by an operator.' },
@@ -115,6 +116,7 @@ export const FAILURES = {
   // upstream
   ERR_BACKEND_REFUSED:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'The broker could not be reached.' },
   ERR_BACKEND_TIMEOUT:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 504,  help: 'The broker did not answer within its deadline.' },
+  ERR_DIAL_EXHAUSTED:           { fault: 'proxy',      retry: true,  alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'This process has no descriptor, memory or local port left for a connection to the broker.' },
   ERR_BACKEND_UNTRUSTED:        { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'TLS toward the broker failed.' },
   ERR_BACKEND_LOST:             { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: 0x80, http: 503,  help: 'The broker closed the connection before its CONNACK, or without a farewell after it.' },
   ERR_BACKEND_PROTOCOL:         { fault: 'upstream',   retry: false, alert: null, connack: 0x88, disconnect: 0x80, http: 502,  help: 'The broker answered something that MQTT does not allow there.' },

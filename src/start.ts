@@ -20,6 +20,7 @@ import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { Seats } from './mqtt/seats.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
+import { shields } from './mqtt/shield.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
@@ -170,6 +171,7 @@ class Program implements Running {
       rulesFor: (domain) => this.#ownerOf(domain).rulesFor(domain),
       rulesInForce: (connection) => this.#rulesInForce(connection),
       backendFor: (domain) => this.#ownerOf(domain).generation.backend(domain.backend),
+      shieldFor: shields({ metrics, closing: this.#closing.signal, log: options.log }),
       denied: options.denied,
       tellFor: (domain) => this.#ownerOf(domain).tell,
     })
@@ -266,7 +268,10 @@ class Program implements Running {
   async endSessions(graceMs: number): Promise<void> {
     const until = performance.now() + graceMs
     const forwarded = Array.from(this.#inForce.all, ({ https }) => [...https.live]).flat()
-    const sessions = [...this.#host.mqtt.live, ...forwarded]
+    // Those who wait for their broker first: they lose nothing that they still have.
+    const sessions = [...this.#host.mqtt.live, ...forwarded].sort(
+      (one, other) => Number(isHeld(other)) - Number(isHeld(one)),
+    )
     const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
     const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
     while (this.#acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
@@ -324,6 +329,8 @@ class Program implements Running {
     doors.commit()
   }
 }
+
+const isHeld = (session: object): boolean => 'held' in session && session.held === true
 
 function contentsOf(files: Material['files'], file: string): string {
   const contents = files[file]

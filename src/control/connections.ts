@@ -8,6 +8,8 @@ export interface ConnectionRow {
   readonly domain: string
   /** ISO 8601. */
   readonly connectedAt: string
+  /** Its broker is away, and it waits for it. */
+  readonly held?: true
 }
 
 export interface Listing {
@@ -33,12 +35,13 @@ export function ownConnections(sessions: () => Iterable<LiveSession>): Connectio
   return {
     async list() {
       const all = [...sessions()]
-      const connections = all.slice(0, MAX_ROWS).map(({ id, clientId, principal, domain, connectedAt }) => ({
+      const connections = all.slice(0, MAX_ROWS).map(({ id, clientId, principal, domain, connectedAt, held }) => ({
         id,
         clientId,
         principal,
         domain,
         connectedAt: new Date(connectedAt).toISOString(),
+        ...(held === true && { held }),
       }))
       return { connections, total: all.length }
     },

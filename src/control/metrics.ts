@@ -2,6 +2,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
+import { SHIELD_OUTCOMES, type ShieldOutcome } from '../mqtt/shielded-upstream.ts'
 import type { ProvisionResult } from '../registry/self-registration.ts'
 import { type AdmissionCounters, admissionCounters, admissionMetrics } from './admission-metrics.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
@@ -25,6 +26,7 @@ const LIMITS = [
   'send_maximum',
   'publishes_per_second',
   'bytes_per_second',
+  'slow_consumer',
 ] as const
 export type Limit = (typeof LIMITS)[number]
 
@@ -73,6 +75,9 @@ export interface Metrics {
   connect(result: string, mqttVersion: '3.1.1' | '5' | 'unknown', seconds: number): void
   dial(backend: string, result: string, seconds: number): void
   sessions(delta: 1 | -1): void
+  /** Sessions held while their broker is away. */
+  shielded(backend: string, delta: 1 | -1): void
+  shieldOutcome(backend: string, outcome: ShieldOutcome): void
   registryReload(registry: string, result: ReloadResult): void
   revocationReload(result: ReloadResult): void
   provision(result: ProvisionResult): void
@@ -150,6 +155,8 @@ export const METRICS = {
   limits_exceeded_total:         { type: 'counter',   labels: ['limit'],             help: 'Times that a live session went past a limit.' },
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
+  shielded_sessions:             { type: 'gauge',     labels: ['backend'],           help: 'Sessions held now because their broker is away (outageShield).' },
+  shield_outcomes_total:         { type: 'counter',   labels: ['backend', 'outcome'], help: 'Sessions that lost their broker under outageShield: resumed, or why the device was closed: expired (hold is over), session_gone (the broker has none any more), refused (by the broker), changed (it grants less than before), alone (its neighbors were not lost), ended (the device left, or we ended it), or not held at all: qos2, unkept and mid_packet (in flight), no_session (the broker keeps none), enhanced_auth, flapping (too often).' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
   registry_reloads_total:        { type: 'counter',   labels: ['registry', 'result'], help: 'Changes of a registry’s files, by process: in effect (ok), or refused and the former ones kept.' },
   revocation_reloads_total:      { type: 'counter',   labels: ['result'],            help: 'Changes of revocation lists, by process: in effect (ok), or refused and the former ones kept.' },
@@ -261,6 +268,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_TOPIC_ALIAS_INVALID:        [],
   ERR_RECEIVE_MAXIMUM:            [],
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: [],
+  ERR_SLOW_CONSUMER:              [],
   ERR_SESSION_TAKEN_OVER:         [],
   ERR_MAX_CONNECT_TIME:           [],
   ERR_ADMINISTRATIVE:             [],
@@ -271,6 +279,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_DRAINING:                   ['connect'],
   ERR_BACKEND_REFUSED:            ['connect', 'dial'],
   ERR_BACKEND_TIMEOUT:            ['connect', 'dial'],
+  ERR_DIAL_EXHAUSTED:             ['connect', 'dial'],
   ERR_BACKEND_UNTRUSTED:          ['connect', 'dial'],
   ERR_BACKEND_PROTOCOL:           ['connect'],
   ERR_BACKEND_LOST:               ['connect'],
@@ -502,6 +511,12 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
     dialSeconds.zero({ backend })
   }
+  const shielded = gauge('shielded_sessions')
+  const shieldOutcomes = counter('shield_outcomes_total')
+  for (const backend of options.backends ?? []) {
+    shielded.set({ backend }, 0)
+    for (const outcome of SHIELD_OUTCOMES) shieldOutcomes.inc({ backend, outcome }, 0)
+  }
 
   const registryReloads = counter('registry_reloads_total')
   for (const registry of options.registries ?? []) {
@@ -572,6 +587,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') dialSeconds.observe({ backend }, seconds)
       },
       sessions: (delta) => sessions.inc(delta),
+      shielded: (backend, delta) => shielded.inc({ backend }, delta),
+      shieldOutcome: (backend, outcome) => shieldOutcomes.inc({ backend, outcome }),
       registryReload: (registry, result) => registryReloads.inc({ registry, result }),
       revocationReload: (result) => revocationReloads.inc({ result }),
       provision: (result) => provisions.inc({ result }),
@@ -630,6 +647,8 @@ export const NO_METRICS: Metrics = {
   connect() {},
   dial() {},
   sessions() {},
+  shielded() {},
+  shieldOutcome() {},
   registryReload() {},
   revocationReload() {},
   provision() {},

@@ -40,6 +40,8 @@ export interface Listener {
 /** How long accepting rests before the room is looked at again. */
 const PAUSE_MS = 250
 const BACKLOG = 4_096
+/** Silence after which the kernel asks whether the device is still there: one may have no keep alive of MQTT. */
+const KEEP_ALIVE_MS = 60_000
 
 /** Binds and accepts for one process. Connections of all listeners share one count, because they share descriptors. */
 export class Acceptor {
@@ -148,7 +150,16 @@ class Gate {
   open(): Promise<void> {
     this.#wanted = true
     if (this.#server !== null) return Promise.resolve()
-    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: false }, this.#accept)
+    const server = createServer(
+      {
+        allowHalfOpen: true,
+        noDelay: true,
+        pauseOnConnect: false,
+        keepAlive: true,
+        keepAliveInitialDelay: KEEP_ALIVE_MS,
+      },
+      this.#accept,
+    )
     return new Promise((resolve, reject) => {
       server.once('error', reject)
       server.listen({ host: this.#options.host, port: this.port, backlog: BACKLOG }, () => {

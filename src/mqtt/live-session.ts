@@ -14,6 +14,8 @@ import type { KeepAliveWheel } from './keep-alive.ts'
 import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
 import { farewell, type MqttVersion, refusal } from './reason.ts'
+import { ShieldedUpstream } from './shielded-upstream.ts'
+import { SlowConsumer } from './slow-consumer.ts'
 import type { Hold } from './takeover.ts'
 
 /** A live session, for those who look at it or must end it from outside. */
@@ -26,6 +28,8 @@ export interface LiveSession {
   readonly connectedAt: number
   /** The same for as long as the session lives; unique within the fleet of processes. */
   readonly id: string
+  /** Its broker is away, and it waits for it. */
+  readonly held?: boolean
   close(code: FailureCode): void
   /** Judges once more by what registry and settings say now. */
   rejudge(): void
@@ -76,7 +80,9 @@ export class Session implements LiveSession, GateObserver {
   readonly #gate: Gate
   readonly #authority: Authority
   readonly #presence: Presence | null
+  #consumer: SlowConsumer | null = null
   #relay: Relay | null = null
+  #upstream: ByteStream | null = null
   #reason: FailureCode | null = null
   #closing = false
   /** This CONNECT has its result in the metrics; it has one only. */
@@ -88,10 +94,10 @@ export class Session implements LiveSession, GateObserver {
 
   constructor(options: LiveSessionOptions) {
     this.#options = options
-    const { connect, connection, domain, terms, metrics, wheel, clock, hold } = options
+    const { connect, connection, terms, metrics, wheel, clock, hold } = options
     this.#gate = new Gate({
       version: connect.version,
-      rules: domain.rules,
+      rules: terms.rules,
       permit: connection.permit,
       reportOnly: options.reportOnly(),
       device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
@@ -108,6 +114,14 @@ export class Session implements LiveSession, GateObserver {
       ended: (code) => this.close(code),
     })
     this.#presence = options.tell === null ? null : new Presence(options.tell, connection, terms.ids.device)
+    const { slowConsumerMs } = terms.rules
+    if (slowConsumerMs !== null) {
+      this.#consumer = new SlowConsumer(options.authority.lifetimes, slowConsumerMs, () => {
+        metrics.traffic.gate.limits.slow_consumer++
+        this.close('ERR_SLOW_CONSUMER')
+      })
+      this.#gate.outbound.consumer = this.#consumer
+    }
     hold.onLost = () => this.close('ERR_SESSION_TAKEN_OVER')
   }
 
@@ -127,6 +141,10 @@ export class Session implements LiveSession, GateObserver {
     return this.#options.connection.domain.name
   }
 
+  get held(): boolean {
+    return this.#upstream instanceof ShieldedUpstream && this.#upstream.isHeld
+  }
+
   /** Resolves when both sides are closed; never rejects. */
   run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
     const { limits, metrics, device, connect } = this.#options
@@ -135,6 +153,7 @@ export class Session implements LiveSession, GateObserver {
     metrics.traffic.bytesIn += connect.bytes.length
     this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
     const { stream } = upstream
+    this.#upstream = stream
     stream.write(packet)
     this.#relay = relay(device, stream, {
       inbound,
@@ -159,6 +178,7 @@ export class Session implements LiveSession, GateObserver {
     metrics.sessions(-1)
     this.#answered()
     this.#gate.close()
+    this.#consumer?.stop()
     this.#authority.stop()
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
     this.#settleTrace()
@@ -174,6 +194,7 @@ export class Session implements LiveSession, GateObserver {
     this.#closing = true
     this.#reason ??= code
     this.#authority.stop()
+    this.#consumer?.stop()
     this.#relay?.close(this.#lastWord(code))
   }
 

@@ -329,7 +329,7 @@ test(refuses, 'a balance of later work', IN_BACKEND, backend('balance: clientid'
   'MAIN:11 backends.main.balance | expected one of leastconn, roundrobin',
 ])
 test(refuses, 'a setting of tls on tcp', IN_BACKEND, backend('ca: [ ca.pem ]'), [
-  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity, publish',
+  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity, outageShield, publish',
 ])
 test(refuses, 'a client certificate without its key', IN_BACKEND, '    kind: tls\n    cert: server.pem\n', [
   'MAIN:10 backends.main.key | is missing, expected a PEM file: cert is set',

@@ -109,6 +109,8 @@ export function fakeMetrics() {
     connect: (result, version) => told.push(`connect ${result} ${version}`),
     dial: () => {},
     sessions: (delta) => told.push(`sessions ${delta}`),
+    shielded: () => {},
+    shieldOutcome: (backend, outcome) => told.push(`shield ${backend} ${outcome}`),
     registryReload: () => {},
     revocationReload: () => {},
     provision: () => {},
