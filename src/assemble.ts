@@ -5,6 +5,7 @@ import type { Authorizers } from './auth/authorizers.ts'
 import type { CertificateCallback } from './auth/certificate-callback.ts'
 import type { CustomOptions } from './auth/custom.ts'
 import type { Backend, UpstreamIdentity } from './backend/backend.ts'
+import type { DrainedServers } from './backend/drained.ts'
 import type { Publisher } from './backend/publisher.ts'
 import type { BackendTls, DialResult } from './backend/tcp.ts'
 import type { BackendSettings, ClientTrustSettings, DomainSettings, Settings } from './config/schema.ts'
@@ -59,6 +60,8 @@ export interface AssembleOptions {
   readonly metrics: Metrics
   /** Unix socket of the embedded broker; needed where a backend is `embedded`. */
   readonly embeddedPath: string
+  /** Servers of backends that get no new connections; absent: all do. */
+  readonly drained?: DrainedServers
   /** What keys of session tickets are made of; absent: no sessions are resumed. */
   readonly ticketSecret?: TicketSecret
   /** Told of reloads. */
@@ -121,7 +124,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
         settings.transport === 'auto',
       )
       backends.set(name, made)
-      publishers.set(name, makePublisher(made, backend))
+      publishers.set(name, makePublisher(made, backend, options.drained))
     } catch (error) {
       issues.push(`backends.${name}: ${error instanceof Error ? error.message : String(error)}`)
     }
@@ -459,7 +462,11 @@ function makeHttpBackend(name: string, { url, ca, cert, key, timeout }: HttpBack
   }
 }
 
-function makePublisher(backend: Backend, { identity, publish }: BrokerSettings): Publisher {
+function makePublisher(
+  backend: Backend,
+  { identity, publish }: BrokerSettings,
+  drained: DrainedServers | undefined,
+): Publisher {
   return PUBLISHERS.pool({
     backend,
     ...PUBLISHERS.credentials(identity, publish),
@@ -468,6 +475,7 @@ function makePublisher(backend: Backend, { identity, publish }: BrokerSettings):
     queue: publish.queue,
     principalProperty: publish.principalProperty,
     addressProperty: publish.addressProperty,
+    ...(drained !== undefined && { drained }),
   })
 }
 
@@ -475,7 +483,7 @@ function makeBackend(
   name: string,
   settings: BrokerSettings,
   maxMessageBytes: number,
-  { metrics, embeddedPath }: AssembleOptions,
+  { metrics, embeddedPath, drained }: AssembleOptions,
   lift: boolean,
 ): Backend {
   const { username, password, clientId, keepAlive } = settings.identity
@@ -497,6 +505,7 @@ function makeBackend(
     balance: settings.balance,
     connectTimeoutMs: settings.connectTimeout,
     proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
+    drained: (peer: string) => drained?.has(name, peer) === true,
     onDial,
   }
   if (settings.kind === 'ws') {

@@ -3,10 +3,13 @@ import type { Authenticated } from './auth/authenticator.ts'
 import { identifier } from './auth/identify.ts'
 import { presentsCustom } from './auth/parameters.ts'
 import { presentsSigV4 } from './auth/sigv4-read.ts'
+import type { DrainedServers } from './backend/drained.ts'
 import type { Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
+import type { Leaving } from './control/farewell.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
+import type { Closable } from './https/conversation.ts'
 import { createForwarder } from './https/forward.ts'
 import { httpsHandler } from './https/front.ts'
 import { observed } from './https/observed-permit.ts'
@@ -18,7 +21,7 @@ import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
 import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
-import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
+import { type DeniedAction, type LiveSession, mqttHandler, type Parting } from './mqtt/session.ts'
 import type { Permit } from './policy/permit.ts'
 import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
@@ -34,6 +37,7 @@ export interface StartOptions {
   /** Told of every thing in the settings that works but should not stay so. */
   readonly warn: (text: string) => void
   readonly embeddedPath: string
+  readonly drained?: DrainedServers
   readonly capacity: Capacity
   /** Told of reloads. */
   readonly log: RegistryLog
@@ -62,9 +66,16 @@ export interface Running {
   readonly sessions: ReadonlySet<LiveSession>
   /** By their names in the settings. */
   readonly registries: Generation['registries']
+  /** Closes the listeners. Who is on the way in may still come in; HTTP connections end with their running request. */
   stopAccepting(): Promise<void>
-  /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
-  endSessions(graceMs: number): Promise<void>
+  /** From now on this is the answer to CONNECT. */
+  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void
+  /** Whoever is on the way in stops there. */
+  stopEntering(): void
+  /** Everybody who has to be told to go. */
+  leaving(): Iterable<Leaving>
+  /** Ends what is left. */
+  close(): Promise<void>
 }
 
 export type Started =
@@ -74,14 +85,11 @@ export type Started =
 /** For the broker to answer CONNECT. */
 const CONNACK_TIMEOUT_MS = 10_000
 
-/** Share of the grace period in which sessions are told to go; the rest is for their last bytes. */
-const FAREWELL_SHARE = 0.8
-
 /** Settings → parts → listeners. */
 export async function start(settings: Settings, options: StartOptions): Promise<Started> {
   const { metrics } = options
-  const { embeddedPath, log, registrar, registered, ticketSecret } = options
-  const parts = { metrics, embeddedPath, log, registrar, registered, ticketSecret }
+  const { embeddedPath, drained, log, registrar, registered, ticketSecret } = options
+  const parts = { metrics, embeddedPath, log, registrar, registered, ticketSecret, ...(drained && { drained }) }
   const assembled = await assemble(settings, { number: 1, ...parts })
   if (assembled.kind === 'refused') return assembled
   const { generation } = assembled
@@ -89,6 +97,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
   for (const warning of generation.warnings) options.warn(warning)
 
   const closing = new AbortController()
+  const draining = new AbortController()
   const refusedResumptions = new RefusedResumptions()
   const identify = identifier({
     metrics,
@@ -125,6 +134,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       headers: http.headers,
       bodyBytes: http.bodySize,
     },
+    draining: draining.signal,
     identify,
     presentsSigV4,
     presentsCustom,
@@ -147,6 +157,7 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       options.answered(connection, answered)
     },
   })
+  const forwarded = forwardedOf(https.live)
   generation.watch(() => {
     mqtt.rejudge().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
   })
@@ -196,19 +207,32 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       async stopAccepting() {
         acceptor.stop()
         await Promise.all(listeners.map((listener) => listener.close()))
-        closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
+        draining.abort()
       },
-      async endSessions(graceMs) {
-        const until = performance.now() + graceMs
-        const sessions = [...mqtt.live, ...https.live]
-        const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
-        const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
-        while (acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
-        for (const timer of timers) clearTimeout(timer)
-        await generation.close()
-      },
+      turnAway: (parting) => mqtt.turnAway(parting),
+      stopEntering: () => closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down')),
+      leaving: () => [...mqtt.live, ...forwarded()],
+      close: () => generation.close(),
     },
   }
+}
+
+/** WebSockets of others, of which nothing is known but that they are open; each is the same one every time. */
+function forwardedOf(live: ReadonlySet<Closable>): () => Leaving[] {
+  const known = new WeakMap<Closable, Leaving>()
+  return () =>
+    Array.from(live, (entry) => {
+      const leaving = known.get(entry) ?? {
+        silence: 0,
+        owed: 0,
+        get gone() {
+          return !live.has(entry)
+        },
+        leave: ({ code }) => entry.close(code),
+      }
+      known.set(entry, leaving)
+      return leaving
+    })
 }
 
 /** What a principal may do over HTTPS, where there is no client id; its decisions are counted and told as those of MQTT. */

@@ -2,18 +2,23 @@ import cluster from 'node:cluster'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { DrainedServers } from '../backend/drained.ts'
 import { type EmbeddedBroker, startEmbeddedBroker } from '../backend/embedded.ts'
 import { formatIssue, loadSettings } from '../config/load.ts'
 import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
-import { type Primary, runPrimary, workerLink } from '../control/cluster.ts'
+import { type Primary, runPrimary, WORKER_PLACE } from '../control/cluster.ts'
 import { type Connections, connectionsPrimary, connectionsWorker, ownConnections } from '../control/connections.ts'
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
-import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
+import { onRestartSignal, onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
 import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
+import { type DrainOrder, drainProcess } from '../control/process-drain.ts'
+import { Emptier, ServerDrains } from '../control/server-drains.ts'
+import { drainedLink, drainedNotice, drainedPrimary } from '../control/server-drains-link.ts'
+import { workerLink } from '../control/worker-link.ts'
 import { reasonOf } from '../errors.ts'
 import type { Capacity } from '../listener/listener.ts'
 import { answerWorker, changedNotice, registrarLink } from '../registry/link.ts'
@@ -26,6 +31,7 @@ import type { Store } from '../store/store.ts'
 import { linkedSecret, RotatingSecret, secretServer, type TicketSecret } from '../store/ticket-secret.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
+import { restartOrder, serversOf, shutdownOrder } from './orders.ts'
 import { versionOf } from './version.ts'
 
 export interface RunOptions {
@@ -118,8 +124,12 @@ interface House {
   status(): unknown
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly connections: Connections
+  readonly servers: ServerDrains
   /** Resolves with the exit code. */
-  drain(graceMs: number): Promise<number>
+  drain(order: DrainOrder): Promise<number>
+  /** Why the workers cannot be restarted now; null when they can. */
+  mayRestart(): string | null
+  restart(order: DrainOrder): Promise<void>
   kill(): void
 }
 
@@ -127,9 +137,14 @@ interface House {
 async function alone(
   settings: Settings,
   log: Log,
-  { metrics, registry }: MetricsParts,
+  { metrics, registry, drains }: MetricsParts,
   embeddedPath: string,
 ): Promise<House | null> {
+  const drained = new DrainedServers()
+  const servers = new ServerDrains(
+    () => serversOf(settings),
+    (list) => drained.replace(list),
+  )
   let running: Running | null = null
   const owner = openOwner(settings, log, {
     changed: (name) => running?.registries.get(name)?.readOverlay(),
@@ -140,26 +155,47 @@ async function alone(
     maxAgeMs: settings.ticketKeys.rotation,
     rotated: () => metrics.ticketKeysRotated(),
   })
-  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore(), secret)
+  const started = await startHere(settings, log, metrics, embeddedPath, owner, memoryStore(), secret, drained)
   if (started === null) {
     owner.close()
     return null
   }
   running = started
+  const emptier = emptierOf(settings, drained, () => started.sessions, { drains }, log, 1)
   return {
     scrape: () => registry.metrics(),
     ready: () => true,
-    status: () => ({ workers: [], ...started.live }),
+    status: () => ({ workers: [], ...started.live, restart: null, drained: emptier.status }),
     certificates: owner,
     connections: ownConnections(() => started.sessions),
-    async drain(graceMs) {
-      await started.stopAccepting()
-      await started.endSessions(graceMs)
+    servers,
+    async drain(order) {
+      emptier.close()
+      await drainProcess(started, order, { drains, log })
       owner.close()
       return 0
     },
+    mayRestart: () => NO_PRIMARY,
+    async restart() {},
     kill() {},
   }
+}
+
+const NO_PRIMARY =
+  'one process does it all (workers: 1), and nobody is there to replace it: set workers to 2 or more, or restart the whole program'
+
+/** @param processes that share the pace */
+function emptierOf(
+  settings: Settings,
+  drained: DrainedServers,
+  sessions: () => Running['sessions'],
+  { drains }: Pick<MetricsParts, 'drains'>,
+  log: Log,
+  processes: number,
+): Emptier {
+  const { grace: graceMs, pace } = settings.drain
+  const order = { graceMs, pacePerSecond: pace === null ? null : pace / processes }
+  return new Emptier({ drained, sessions, backends: Object.keys(settings.backends), order, drains, log })
 }
 
 /** A primary that supervises, and workers that share the listening sockets. */
@@ -179,6 +215,14 @@ async function many(
     (message) => primary.broadcast(message),
     () => primary.status().length,
   )
+  const servers = new ServerDrains(
+    () => serversOf(settings),
+    (list) => primary.broadcast(drainedNotice(list)),
+  )
+  const drained = drainedPrimary(
+    () => servers.list,
+    (workerId, message) => primary.tell(workerId, message),
+  )
   const owner = openOwner(settings, log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const primary: Primary = runPrimary({
@@ -189,12 +233,14 @@ async function many(
     onWorkerExit(reason, workerId) {
       supervision.workerExited(reason)
       store.ended(workerId)
+      drained.ended(workerId)
     },
     onReadyCount: (count) => supervision.workers(count),
     onMessage: (data, workerId) =>
       void (
         store.heard(data, workerId) ||
         connections.heard(data) ||
+        drained.heard(data, workerId) ||
         secrets.heard(data, workerId) ||
         answerWorker(owner, data, (reply) => primary.broadcast(reply))
       ),
@@ -211,13 +257,22 @@ async function many(
   return {
     scrape: () => primary.scrape(),
     ready: () => primary.readyCount > 0,
-    status: () => ({ workers: primary.status() }),
+    status: () => ({
+      workers: primary.status(),
+      restart: primary.restarting,
+      drained: drained.status(servers.list),
+    }),
     certificates: owner,
     connections,
-    async drain(graceMs) {
-      const code = await primary.drain(graceMs)
+    servers,
+    async drain(order) {
+      const code = await primary.drain(order)
       owner.close()
       return code
+    },
+    mayRestart: () => primary.mayRestart(),
+    async restart(order) {
+      supervision.restarted((await primary.restart(order)).kind)
     },
     kill: () => primary.kill(),
   }
@@ -227,19 +282,29 @@ async function many(
 async function worker(
   settings: Settings,
   log: Log,
-  { metrics, registry }: MetricsParts,
+  { metrics, registry, drains }: MetricsParts,
   embeddedPath: string,
 ): Promise<number> {
   let running: Running | null = null
+  const drained = new DrainedServers()
   const link = workerLink({
     registry,
     log,
-    async onDrain(graceMs) {
-      await running?.stopAccepting()
-      await running?.endSessions(graceMs)
+    async onDrain(order) {
+      emptier.close()
+      if (running === null) return
+      await drainProcess(running, order, { drains, log, remaining: (count) => link.left(count) })
     },
-    onMessage: (data) => void (store.heard(data) || asked(data) || secret.heard(data) || registrar.heard(data)),
+    onMessage: (data) =>
+      void (store.heard(data) || asked(data) || empty.heard(data) || secret.heard(data) || registrar.heard(data)),
   })
+  const processes = settings.workers === 'auto' ? availableParallelism() : settings.workers
+  const emptier = emptierOf(settings, drained, () => running?.sessions ?? new Set(), { drains }, log, processes)
+  const empty = drainedLink(
+    drained,
+    () => emptier.status,
+    (message) => link.send(message),
+  )
   const asked = connectionsWorker(
     ownConnections(() => running?.sessions ?? []),
     (message) => link.send(message),
@@ -254,7 +319,8 @@ async function worker(
     maxAgeMs: settings.ticketKeys.rotation,
     rotated: () => metrics.ticketKeysRotated(),
   })
-  running = await startHere(settings, log, metrics, embeddedPath, registrar, store, secret)
+  await empty.known
+  running = await startHere(settings, log, metrics, embeddedPath, registrar, store, secret, drained)
   if (running === null) return link.exit(1)
   link.ready()
   return new Promise<number>(() => {})
@@ -268,6 +334,7 @@ async function startHere(
   registrar: Registrar,
   store: Store,
   ticketSecret: TicketSecret,
+  drained: DrainedServers,
 ): Promise<Running | null> {
   const started = await start(settings, {
     metrics,
@@ -278,9 +345,10 @@ async function startHere(
     },
     // All workers read the same settings; the first one speaks for them.
     warn: (text) => {
-      if (cluster.isPrimary || cluster.worker?.id === 1) log.warn({}, text)
+      if (cluster.isPrimary || process.env[WORKER_PLACE] === '0') log.warn({}, text)
     },
     embeddedPath,
+    drained,
     capacity: capacity(settings.limits.maxConnections),
     store,
     ticketSecret,
@@ -352,6 +420,14 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
   const servers: RunningServer[] = []
   let draining = false
   const { promise: stop, resolve: requestStop } = Promise.withResolvers<void>()
+  const restart = (why: string): { readonly refused: string | null } => {
+    log.info({ why }, 'restart of the workers')
+    const refusal = house.mayRestart()
+    if (refusal !== null) log.error({ reason: refusal }, 'workers are not restarted')
+    // Its end is told in the log and in the status; it does not reject.
+    else void house.restart(restartOrder(settings))
+    return { refused: refusal }
+  }
   try {
     servers.push(
       await startMetricsServer({
@@ -375,6 +451,8 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
           ...(house.status() as object),
         }),
         drain: requestStop,
+        servers: house.servers,
+        restart: () => restart('asked for over the admin socket'),
         certificates: house.certificates,
         connections: house.connections,
         log,
@@ -394,6 +472,7 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
     'ready',
   )
   announce()
+  const offRestart = onRestartSignal(() => restart('SIGUSR2'))
   const off = onSignals({
     first: () => requestStop(),
     second: () => {
@@ -402,16 +481,18 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
     },
   })
   await stop
-  log.info({ graceMs: settings.drain.grace }, 'draining')
+  const { grace: graceMs, settle: settleMs } = settings.drain
+  log.info({ graceMs, settleMs }, 'draining')
   let code = 0
   const well = await runSteps(
     shutdownSteps({
       notReady: () => {
         draining = true
       },
+      ...(settleMs > 0 && { settle: () => new Promise((resolve) => setTimeout(resolve, settleMs)) }),
       stopAccepting: () => {},
       async endSessions() {
-        code = await house.drain(settings.drain.grace)
+        code = await house.drain(shutdownOrder(settings))
       },
       async stopServers() {
         await Promise.all(servers.map((server) => server.close()))
@@ -420,6 +501,7 @@ async function supervise(settings: Settings, log: Log, house: House, announce: (
     log,
   )
   off()
+  offRestart()
   log.info({ code }, 'ended')
   return well ? code : 1
 }

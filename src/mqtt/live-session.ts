@@ -13,7 +13,7 @@ import { connackEdits, keepAliveInForce, OPTIONAL_IN_CONNACK, type Terms } from 
 import type { KeepAliveWheel } from './keep-alive.ts'
 import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
-import { farewell, type MqttVersion, refusal } from './reason.ts'
+import { type Elsewhere, farewell, type MqttVersion, refusal } from './reason.ts'
 import type { Hold } from './takeover.ts'
 
 /** A live session, for those who look at it or must end it from outside. */
@@ -26,9 +26,29 @@ export interface LiveSession {
   readonly connectedAt: number
   /** The same for as long as the session lives; unique within the fleet of processes. */
   readonly id: string
+  readonly backend: string
+  /** The server of the backend, as `Upstream.peer` has it. */
+  readonly upstream: string
+  /** Since the device was last heard, in seconds or so. */
+  readonly silence: number
+  /** Answers of the broker under way to publishes of the device. */
+  readonly owed: number
+  /** It has ended, or is about to. */
+  readonly gone: boolean
   close(code: FailureCode): void
+  /** As `close`, once the broker has answered for what the device has said, and between packets of either side. */
+  leave(parting: Parting): void
   /** Judges once more by what the registry says now. */
   rejudge(): void
+}
+
+/** How somebody is sent away who did nothing wrong. */
+export interface Parting {
+  readonly code: FailureCode
+  /** Where to go instead, for those who can be told (MQTT 5.0 §4.11); null: the same address again. */
+  readonly serverReference: string | null
+  /** How long what is under way may take, in milliseconds. */
+  readonly patienceMs: number
 }
 
 export interface SessionTimes {
@@ -77,6 +97,9 @@ export class Session implements LiveSession, GateObserver {
   #relay: Relay | null = null
   #reason: FailureCode | null = null
   #closing = false
+  #over = false
+  #parting: Parting | null = null
+  #patience: NodeJS.Timeout | undefined
   /** This CONNECT has its result in the metrics; it has one only. */
   #counted = false
   #refusedByBroker = false
@@ -125,6 +148,26 @@ export class Session implements LiveSession, GateObserver {
     return this.#options.connection.domain.name
   }
 
+  get backend(): string {
+    return this.#options.trace.backend ?? ''
+  }
+
+  get upstream(): string {
+    return this.#options.trace.upstream ?? ''
+  }
+
+  get silence(): number {
+    return this.#options.wheel.now - this.#gate.inbound.lastSeen
+  }
+
+  get owed(): number {
+    return this.#gate.inbound.owed
+  }
+
+  get gone(): boolean {
+    return this.#over || this.#closing
+  }
+
   async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
     const { limits, metrics, wheel, device, connect } = this.#options
     const { inbound, outbound } = this.#gate
@@ -148,7 +191,9 @@ export class Session implements LiveSession, GateObserver {
     metrics.sessions(1)
     const side = await this.#relay.done
     metrics.sessions(-1)
+    this.#over = true
     clearTimeout(this.#connackTimer)
+    clearTimeout(this.#patience)
     this.#gate.close()
     this.#authority.stop()
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
@@ -165,7 +210,23 @@ export class Session implements LiveSession, GateObserver {
     this.#closing = true
     this.#reason ??= code
     this.#authority.stop()
+    clearTimeout(this.#patience)
     this.#relay?.close(this.#lastWord(code))
+  }
+
+  leave(parting: Parting): void {
+    if (this.gone || this.#parting !== null) return
+    this.#parting = parting
+    const { code, patienceMs } = parting
+    const { device } = this.#options
+    if (device.closeCode !== undefined) device.closeCode = 1001
+    // Before CONNACK nothing is settled, and CONNACK itself is the answer.
+    if (patienceMs <= 0 || !this.#gate.outbound.connected) {
+      this.close(code)
+      return
+    }
+    this.#patience = setTimeout(() => this.close(code), patienceMs)
+    this.#gate.quiesce(() => this.close(code))
   }
 
   rejudge(): void {
@@ -277,14 +338,15 @@ export class Session implements LiveSession, GateObserver {
   #lastWord(code: FailureCode): Buffer | null {
     const { version } = this.#options.connect
     const { inbound, outbound } = this.#gate
+    const elsewhere = elsewhereOf(this.#parting, code, this.#options.terms.maximumPacketBytes)
     const { connected, disconnected, atBoundary } = outbound
     if (connected && !this.#unanswered) {
       const silent = disconnected || inbound.disconnected || this.#refusedByBroker || !atBoundary
-      return silent ? null : farewell(code, version)
+      return silent ? null : farewell(code, version, elsewhere)
     }
     this.#count(reasonOf(code))
     // Nothing of the CONNACK that is kept back has gone on.
-    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version)
+    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version, elsewhere)
   }
 }
 
@@ -293,6 +355,12 @@ function bodyOf(packet: Buffer): Buffer {
   let at = 1
   while (packet[at]! & 0x80) at++
   return packet.subarray(at + 1)
+}
+
+/** Only whoever is sent away is told where to. */
+function elsewhereOf(parting: Parting | null, code: FailureCode, maximumPacketBytes: number | null): Elsewhere | null {
+  if (parting === null || parting.code !== code || parting.serverReference === null) return null
+  return { serverReference: parting.serverReference, maximumPacketBytes }
 }
 
 export function versionName(version: MqttVersion | null): '3.1.1' | '5' | 'unknown' {

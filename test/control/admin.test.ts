@@ -8,6 +8,7 @@ import { text } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
 import { startAdminServer } from '../../src/control/admin.ts'
 import { NO_LOG } from '../../src/control/log.ts'
+import { ServerDrains } from '../../src/control/server-drains.ts'
 import type { Decided, Decision } from '../../src/registry/owner.ts'
 
 function folder(t: ExecutionContext): string {
@@ -39,7 +40,12 @@ const CONNECTIONS = {
 }
 
 function start(path: string, drain = () => {}) {
-  const parts = { certificates: CERTIFICATES, connections: CONNECTIONS, log: NO_LOG }
+  const servers = new ServerDrains(
+    () => new Map([['main', ['127.0.0.1:1883', '127.0.0.1:1884']]]),
+    () => {},
+  )
+  const restart = () => ({ refused: 'a restart is under way' })
+  const parts = { certificates: CERTIFICATES, connections: CONNECTIONS, servers, restart, log: NO_LOG }
   return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, ...parts })
 }
 

@@ -1,15 +1,23 @@
 import cluster from 'node:cluster'
 import { createServer } from 'node:net'
 import { createInterface } from 'node:readline'
-import { runPrimary, workerLink } from '../../src/control/cluster.ts'
+import { runPrimary } from '../../src/control/cluster.ts'
 import { onSignals } from '../../src/control/drain.ts'
 import type { Log } from '../../src/control/log.ts'
 import { createMetrics } from '../../src/control/metrics.ts'
+import type { DrainOrder } from '../../src/control/process-drain.ts'
+import { workerLink } from '../../src/control/worker-link.ts'
 
 // A primary that does what the lines of its standard input say, and its workers. Everything that happens is one JSON
 // line on standard output. Settings come in the environment: WORKERS, and BEHAVIOR of the workers.
 
 const tell = (line: Record<string, unknown>) => process.stdout.write(`${JSON.stringify(line)}\n`)
+const orderOf = (graceMs: string | undefined): DrainOrder => ({
+  graceMs: Number(graceMs),
+  pacePerSecond: null,
+  serverReference: null,
+  newcomers: 'served',
+})
 const write = (level: string) => (fields: object, message: string) => tell({ event: 'log', level, message, ...fields })
 const log: Log = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') }
 
@@ -41,7 +49,8 @@ function primary(): void {
     if (command === 'scrape') tell({ event: 'scrape', text: await running.scrape() })
     if (command === 'status') tell({ event: 'status', workers: running.status(), readyCount: running.readyCount })
     if (command === 'broadcast') running.broadcast(argument)
-    if (command === 'drain') process.exit(await running.drain(Number(argument)))
+    if (command === 'drain') process.exit(await running.drain(orderOf(argument)))
+    if (command === 'restart') tell({ event: 'restart', ...(await running.restart(orderOf(argument))) })
   })
 }
 
@@ -60,7 +69,7 @@ function worker(): void {
     onDrain: () => {
       tell({ event: 'draining', pid: process.pid })
       if (behavior === 'never-drain') return new Promise(() => setInterval(() => {}, 1_000))
-      return new Promise((resolve) => server.close(() => resolve()))
+      return new Promise<void>((resolve) => server.close(() => resolve()))
     },
     onOrphaned: () => {},
     onMessage: (data) => {
