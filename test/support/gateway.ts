@@ -94,6 +94,8 @@ export interface Gateway {
 
 export interface GatewayOptions {
   readonly workers?: number
+  /** The section `drain`, in braces; a grace period of 5 s unless given. */
+  readonly drain?: string
   /** More lines of the configuration, at its top level. */
   readonly extra?: string
   /** More lines of the domain `localhost`, each indented by four. */
@@ -212,7 +214,7 @@ registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
 workers: ${options.workers ?? 1}
-drain: { grace: 5s }
+drain: ${options.drain ?? '{ grace: 5s }'}
 log: { format: json, level: debug }
 ${options.extra ?? ''}
 `,
