@@ -36,6 +36,8 @@ export interface DrainTold {
 
 /** Between two lines of the log about one drain. */
 const LOG_EVERY_MS = 5_000
+/** For the last words to brokers, after the grace period. */
+const CLOSE_MS = 500
 /** For those on their way in to come as far as CONNECT, at most. */
 const ENTERING_MS = { served: 10_000, 'turned away': 1_000 } as const
 
@@ -80,7 +82,10 @@ export async function drainProcess(running: Drainable, order: DrainOrder, told: 
   } finally {
     clearTimeout(entering)
     running.stopEntering()
-    await running.close()
+    // What is under way toward brokers has had its time.
+    if ((await Promise.race([running.close().then(() => true), clock.sleep(CLOSE_MS).then(() => false)])) === false) {
+      log.warn({}, 'connections toward brokers were not closed in good order')
+    }
   }
 }
 

@@ -127,6 +127,7 @@ export class Gate {
   /** Told once both directions stand still; null while nobody waits for that. */
   #quiet: (() => void) | null = null
   #leaving = false
+  #hurried = false
 
   constructor(options: GateOptions) {
     const shared = new Shared(options)
@@ -169,9 +170,15 @@ export class Gate {
     this.#look()
   }
 
+  /** Waits for nothing more than the end of the packet that goes to the device. */
+  hurry(): void {
+    this.#hurried = true
+    this.#look()
+  }
+
   #look(): void {
     const { inbound, outbound } = this
-    if (!inbound.isStopped || inbound.owed > 0) return
+    if (!this.#hurried && (!inbound.isStopped || inbound.owed > 0)) return
     outbound.stop()
     if (!outbound.isStopped) return
     const quiet = this.#quiet

@@ -42,6 +42,9 @@ export interface LiveSession {
   rejudge(): void
 }
 
+/** For the end of a packet to the device, between which and the next one a farewell may stand, in milliseconds. */
+const BOUNDARY_MS = 250
+
 /** How somebody is sent away who did nothing wrong. */
 export interface Parting {
   readonly code: FailureCode
@@ -225,7 +228,10 @@ export class Session implements LiveSession, GateObserver {
       this.close(code)
       return
     }
-    this.#patience = setTimeout(() => this.close(code), patienceMs)
+    this.#patience = setTimeout(() => {
+      this.#patience = setTimeout(() => this.close(code), BOUNDARY_MS)
+      this.#gate.hurry()
+    }, patienceMs)
     this.#gate.quiesce(() => this.close(code))
   }
 
