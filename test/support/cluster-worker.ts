@@ -34,6 +34,7 @@ function primary(): void {
     onWorkerExit: supervision.workerExited,
     onReadyCount: supervision.workers,
     onMessage: (data) => tell({ event: 'message', data }),
+    ...(process.env.READY_DEADLINE !== undefined && { readyDeadlineMs: Number(process.env.READY_DEADLINE) }),
     ...(process.env.BACKOFF !== undefined && { spawnBackoff: JSON.parse(process.env.BACKOFF) }),
   })
   running.started.then(
@@ -55,7 +56,9 @@ function primary(): void {
 }
 
 function worker(): void {
-  const behavior = process.env.BEHAVIOR
+  // LATER is of those that come after the first ones.
+  const isFirst = Number(cluster.worker?.id) <= Number(process.env.WORKERS)
+  const behavior = isFirst ? process.env.BEHAVIOR : (process.env.LATER ?? process.env.BEHAVIOR)
   if (behavior === 'fail-to-start') process.exit(9)
   const { metrics, registry } = createMetrics({ version: 'test' })
   const server = createServer((socket) => {
@@ -83,13 +86,21 @@ function worker(): void {
       } else link.send(data)
     },
   })
-  server.listen(0, '127.0.0.1', () => {
-    const address = server.address()
-    tell({ event: 'listening', pid: process.pid, port: typeof address === 'object' ? address?.port : null })
-    link.ready()
-    if (behavior === 'crash-when-ready') {
-      metrics.accepted(8883)
-      void link.exit(7)
-    }
-  })
+  if (behavior === 'never-ready') return void setInterval(() => {}, 1_000)
+  if (behavior === 'slow-start') {
+    tell({ event: 'starting-slowly', pid: process.pid })
+    setTimeout(listen, 1_500)
+  } else listen()
+
+  function listen(): void {
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      tell({ event: 'listening', pid: process.pid, port: typeof address === 'object' ? address?.port : null })
+      link.ready()
+      if (behavior === 'crash-when-ready') {
+        metrics.accepted(8883)
+        void link.exit(7)
+      }
+    })
+  }
 }
