@@ -167,10 +167,14 @@ for (const workers of [1, 2]) {
       t.deepEqual(await proxy.stop('SIGCONT'), { code: 0, signal: null })
       const acknowledged = publishers.flatMap((one) => [...one.acknowledged])
       const arrived = () => new Set(seen.map(({ payload }) => payload))
-      await eventually(() => {
-        const there = arrived()
-        return acknowledged.every((payload) => there.has(payload))
-      }, 'every acknowledged message')
+      await eventually(
+        () => {
+          const there = arrived()
+          return acknowledged.every((payload) => there.has(payload))
+        },
+        'every acknowledged message',
+        60_000,
+      )
       const sent = publishers.reduce((sum, one) => sum + one.sent.size, 0)
       const there = arrived()
       const known = new Set(acknowledged)

@@ -246,7 +246,7 @@ function restartable(t: Teardowns, dir: string, port: number) {
   const config = write(
     dir,
     'broker/mosquitto.conf',
-    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\n`,
+    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\nmax_queued_messages 0\n`,
   )
   const stopBroker = async (): Promise<void> => {
     if (child === null || child.exitCode !== null || child.signalCode !== null) return
