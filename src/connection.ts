@@ -1,5 +1,4 @@
 import type { X509Certificate } from 'node:crypto'
-import type { Socket } from 'node:net'
 import type { Authenticated } from './auth/authenticator.ts'
 import type { FailureCode } from './errors.ts'
 import type { ClientHello } from './listener/client-hello.ts'
@@ -21,9 +20,23 @@ export interface Origin {
   readonly acceptedAt: number
 }
 
+/** What the stages before TLS need of a socket; one of `node:net` is one. */
+export interface AcceptedSocket extends ByteStream {
+  readonly remoteAddress?: string | undefined
+  readonly remotePort?: number | undefined
+  /** All that was written is out, and our side is closed. */
+  readonly writableFinished: boolean
+  /** Bytes that were looked at, to be read once more; only while it is paused. */
+  unshift(chunk: Buffer): unknown
+  listeners(event: 'close'): unknown[]
+  on(event: 'data', listener: (chunk: Buffer) => void): unknown
+  on(event: 'drain' | 'end' | 'close' | 'error', listener: () => void): unknown
+  once(event: 'end' | 'close' | 'finish', listener: () => void): unknown
+}
+
 /** Stage 1. A socket, nothing believed yet. */
 export interface AcceptedConnection extends Origin {
-  readonly socket: Socket
+  readonly socket: AcceptedSocket
 }
 
 /** Stage 2. TLS is up; the admissions left are the ones the ClientHello allows. */

@@ -54,6 +54,15 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
   const streams = new Set<ByteStream>()
   const closing = new AbortController()
 
+  /** Apart from `open`, whose other names would be kept for as long as the stream lives. */
+  function watch(stream: ByteStream, at: number): void {
+    streams.add(stream)
+    stream.on('close', () => {
+      streams.delete(stream)
+      balancer.ended(at)
+    })
+  }
+
   return {
     name: options.name,
     identity: options.identity,
@@ -84,13 +93,9 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
           }
           // Its `close` may be over already, and nobody would ever hear of it again.
           if (stream.destroyed === true) throw new ProxyError('ERR_BACKEND_REFUSED', 'closed as it opened')
-          streams.add(stream)
           options.onDial('connected', (now() - startedMs) / 1_000)
           balancer.succeeded(at)
-          stream.on('close', () => {
-            streams.delete(stream)
-            balancer.ended(at)
-          })
+          watch(stream, at)
           return { stream, peer: ways.peerOf(server) } satisfies Upstream
         } catch (thrown) {
           const error = thrown instanceof ProxyError ? thrown : failure(thrown as Error, false)

@@ -1,6 +1,6 @@
 import type { LookupFunction } from 'node:net'
 import type { AuthorizedConnection } from '../connection.ts'
-import { lifted } from '../lifted.ts'
+import { lifted } from '../lifted/tcp.ts'
 import type { Backend } from './backend.ts'
 import { type BalancedOptions, balanced } from './balanced.ts'
 import { type BackendTls, contextOf, dial, peerOf, type Server } from './dial.ts'

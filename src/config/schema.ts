@@ -221,9 +221,9 @@ export const SETTINGS = section({
     .describe('Worker processes; auto is one per core.'),
   transport: z
     .enum(['auto', 'portable'])
-    .default('portable')
+    .default('auto')
     .describe(
-      "What carries MQTT: portable is the sockets of node:net and node:tls; auto is the runtime's own where it is Bun, with less CPU time per connection.",
+      "What carries MQTT: auto is the runtime's own sockets where it is Bun, with less CPU time and memory per connection; portable is those of node:net and node:tls.",
     ),
   ticketKeys: section({
     rotation: ticketTime()
@@ -234,6 +234,14 @@ export const SETTINGS = section({
     .prefault({})
     .describe('Keys of session tickets, made at the start, shared by the workers and kept in memory.'),
   drain: DRAIN.prefault({}).describe('The way a process ends.'),
+  reload: section({
+    watch: z
+      .boolean(expected('true or false'))
+      .default(true)
+      .describe('Reload when a file of the configuration changes, or one that it names. SIGHUP always does.'),
+  })
+    .prefault({})
+    .describe('How changes of these settings come into force while the program runs.'),
   log: section({
     level: oneOf(['debug', 'info', 'warn', 'error']).default('info').describe('Least severity that is written.'),
     format: oneOf(['auto', 'json', 'pretty'])

@@ -6,6 +6,7 @@ import type { RegistryOwner } from '../registry/owner.ts'
 import type { Connections } from './connections.ts'
 import { jsonReply, listening, type Reply, type RunningServer, routesServer } from './http.ts'
 import type { Log } from './log.ts'
+import type { Reloaded } from './reload.ts'
 import type { ServerDrains } from './server-drains.ts'
 
 export interface AdminServerOptions {
@@ -17,6 +18,8 @@ export interface AdminServerOptions {
   readonly servers: Pick<ServerDrains, 'drain' | 'undo'>
   /** Begins to replace the workers and returns; `status` tells how it goes. */
   readonly restart: () => { readonly refused: string | null }
+  /** Resolves when it is done, refused or ignored. */
+  readonly reload: () => Promise<Reloaded>
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly connections: Connections
   readonly log: Log
@@ -42,6 +45,9 @@ const MAX_SOCKET_PATH_BYTES = 103
 /**
  * What shows identities or changes something: `GET /status`, `POST /drain` (of the instance, or of one server of a
  * backend), `POST /restart`, `GET /connections`, `POST /kick`,
+        },
+      },
+ * What shows identities or changes something: `GET /status`, `POST /drain`, `POST /reload`, `GET /connections`, `POST /kick`,
  * `GET` and `POST /certificates`. Who may open the socket (mode 0600, in a
  * folder made with 0700) may do it all; a folder that exists keeps its mode. A socket on which nobody listens is
  * left over from a crash and is removed; anything else in its place is an error.
@@ -70,6 +76,13 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Run
         POST() {
           const { refused } = options.restart()
           return refused === null ? jsonReply(202, { restarting: true }) : jsonReply(409, { error: refused })
+        },
+      },
+      '/reload': {
+        async POST() {
+          const reloaded = await options.reload()
+          const well = reloaded.kind === 'done' || reloaded.kind === 'unchanged'
+          return jsonReply(well ? 200 : 409, reloaded)
         },
       },
       '/connections': { GET: async () => jsonReply(200, await options.connections.list()) },

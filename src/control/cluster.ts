@@ -79,9 +79,9 @@ export interface Primary {
   drain(order: DrainOrder): Promise<number>
   /**
    * Replaces the workers one after the other: forks, waits until the new one is ready, then drains the old one. The
-   * first new one that does not become ready ends it, and the old ones go on.
+   * first new one that does not become ready ends it, and the old ones go on. What `prepare` says against it does, too.
    */
-  restart(order: DrainOrder): Promise<RollResult>
+  restart(order: DrainOrder, prepare?: () => Promise<string | null>): Promise<RollResult>
   /** Why `restart` cannot be called now; null when it can. */
   mayRestart(): string | null
   /** The restart that is under way, or how the last one ended; null: there was none. */
@@ -360,10 +360,11 @@ export function runPrimary(options: PrimaryOptions): Primary {
     broadcast(data) {
       for (const member of live()) tell(member, { brokergate: 'message', data })
     },
-    async restart(order) {
+    async restart(order, prepare = async () => null) {
       roll = new Roll({
         places: options.workers,
         readyDeadlineMs: options.readyDeadlineMs ?? READY_DEADLINE_MS,
+        prepare,
         log,
         over: () => phase !== 'running',
         fork(place) {

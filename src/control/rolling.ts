@@ -14,6 +14,8 @@ export interface RollOptions {
   readonly places: number
   readonly readyDeadlineMs: number
   readonly log: Log
+  /** What comes before the first place; a text says why none is to be replaced. */
+  readonly prepare: () => Promise<string | null>
   /** The instance is about to end, and nobody is to be replaced any more. */
   readonly over: () => boolean
   fork(place: number): Successor
@@ -51,8 +53,10 @@ export class Roll {
   }
 
   async run(): Promise<RollResult> {
-    const { places, log } = this.#options
+    const { places, log, prepare } = this.#options
     log.info({ workers: places }, 'restart of the workers begins')
+    const against = await prepare()
+    if (against !== null) return this.#abort(against)
     for (let place = 0; place < places; place++) {
       const reason = await this.#replace(place)
       if (reason !== null) return this.#abort(reason)

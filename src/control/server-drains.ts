@@ -86,8 +86,9 @@ export class ServerDrains {
 export interface EmptierOptions {
   readonly drained: DrainedServers
   readonly sessions: () => Iterable<LiveSession>
-  readonly backends: readonly string[]
-  readonly order: ServerDrainOrder
+  readonly backends: () => readonly string[]
+  /** By the settings of now. */
+  readonly order: () => ServerDrainOrder
   readonly drains: MetricsParts['drains']
   readonly log: Log
   readonly clock?: Clock
@@ -132,7 +133,7 @@ export class Emptier {
   #look(): void {
     const { drained, backends, drains } = this.#options
     const { list } = drained
-    for (const name of backends) drains.serversDrained(name, list.filter(({ backend }) => backend === name).length)
+    for (const name of backends()) drains.serversDrained(name, list.filter(({ backend }) => backend === name).length)
     for (const [key, running] of this.#running) if (!list.some((one) => keyOf(one) === key)) running.abort()
     for (const one of list) if (!this.#running.has(keyOf(one)) && this.#on(one).length > 0) void this.#empty(one)
     if (list.length > 0) this.#timer ??= setInterval(() => this.#look(), LOOK_AGAIN_MS).unref()
@@ -155,7 +156,7 @@ export class Emptier {
         code: 'ERR_SERVER_DRAINING',
         // They are to come back to us.
         serverReference: null,
-        ...order,
+        ...order(),
         here: () => this.#on(one),
         remaining,
         signal: running.signal,

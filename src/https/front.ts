@@ -16,6 +16,8 @@ import { serveUpgrade } from './upgrade.ts'
 export interface HttpsHandler extends ProtocolHandler {
   /** Forwarded WebSockets; requests end by themselves when the process is closing. */
   readonly live: ReadonlySet<Closable>
+  /** Other settings count for connections that come from now on: those that are here end with their next answer. */
+  retire(): void
 }
 
 /** What the parser says, as a code of ours; everything else is malformed. */
@@ -34,6 +36,8 @@ const LEFT: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'HPE_INVALID_E
 export function httpsHandler(parts: FrontParts): HttpsHandler {
   const { limits, timer = realTimer } = parts
   const live = new Set<Closable>()
+  const open = new Set<Conversation>()
+  let retired = false
   const conversations = new WeakMap<object, { conversation: Conversation; closing: AbortSignal }>()
   const server = createServer({
     maxHeaderSize: limits.headerBytes,
@@ -119,6 +123,10 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
   return {
     protocol: 'https',
     live,
+    retire() {
+      retired = true
+      for (const conversation of open) conversation.endWithNextAnswer()
+    },
     serve(connection, trace, signal) {
       trace.stage = 'request'
       const conversation: Conversation = new Conversation(connection, trace, limits, timer, (error) => {
@@ -131,6 +139,8 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
       const { draining } = parts
       signal.addEventListener('abort', onClosing, { once: true })
       draining?.addEventListener('abort', onDraining, { once: true })
+      open.add(conversation)
+      if (retired) conversation.endWithNextAnswer()
       if (draining?.aborted) onDraining()
       if (signal.aborted) onClosing()
       else if (!connection.tls.destroyed) {
@@ -141,6 +151,7 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
       return conversation.done.finally(() => {
         signal.removeEventListener('abort', onClosing)
         draining?.removeEventListener('abort', onDraining)
+        open.delete(conversation)
       })
     },
   }

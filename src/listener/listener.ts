@@ -1,6 +1,8 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server } from 'node:net'
+import type { AcceptedSocket } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { ProxyError } from '../errors.ts'
+import { liftServer } from '../lifted/tcp.ts'
 import { type ClientHello, HelloReader } from './client-hello.ts'
 import { looksLikeProxyHeader, parseProxyHeader } from './proxy-protocol.ts'
 
@@ -16,6 +18,8 @@ export interface ListenerOptions {
   } | null
   /** From accept to the whole ClientHello, a PROXY header included. */
   readonly helloTimeoutMs: number
+  /** Accept on the runtime's own sockets, where it can be; only MQTT may come of them. */
+  readonly lift?: boolean
 }
 
 /** Says when another connection would be one too many; null lets it in. Shared by all listeners of a process. */
@@ -42,19 +46,27 @@ export class Acceptor {
   live = 0
   readonly #capacity: Capacity
   readonly #metrics: Metrics
-  readonly #serve: (socket: Socket, listener: ListenerOptions) => void
+  readonly #serve: (socket: AcceptedSocket, listener: ListenerOptions) => void
   readonly #gates = new Set<Gate>()
   #paused: NodeJS.Timeout | null = null
   #stopped = false
 
-  constructor(capacity: Capacity, metrics: Metrics, serve: (socket: Socket, listener: ListenerOptions) => void) {
+  constructor(
+    capacity: Capacity,
+    metrics: Metrics,
+    serve: (socket: AcceptedSocket, listener: ListenerOptions) => void,
+  ) {
     this.#capacity = capacity
     this.#metrics = metrics
     this.#serve = serve
   }
 
-  async listen(options: ListenerOptions): Promise<Listener> {
-    const gate = new Gate(options, (socket) => this.#accept(socket, options))
+  /** @param accepted what is done with a connection once it is counted: served by these options unless told */
+  async listen(
+    options: ListenerOptions,
+    accepted: (socket: AcceptedSocket) => void = (socket) => this.serve(socket, options),
+  ): Promise<Listener> {
+    const gate = new Gate(options, (socket) => this.#accept(socket, accepted))
     await gate.open()
     this.#gates.add(gate)
     return {
@@ -67,13 +79,20 @@ export class Acceptor {
     }
   }
 
-  #accept(socket: Socket, options: ListenerOptions): void {
-    this.live++
-    socket.once('close', () => {
-      this.live--
-    })
+  serve(socket: AcceptedSocket, options: ListenerOptions): void {
     this.#metrics.accepted(options.as)
     this.#serve(socket, options)
+  }
+
+  /** One for all of them: each stays for the life of a connection. */
+  readonly #gone = (): void => {
+    this.live--
+  }
+
+  #accept(socket: AcceptedSocket, accepted: (socket: AcceptedSocket) => void): void {
+    this.live++
+    socket.on('close', this.#gone)
+    accepted(socket)
     const full = this.#capacity.full(this.live)
     if (full !== null && this.#paused === null && !this.#stopped) this.#pause(full)
   }
@@ -109,12 +128,12 @@ export class Acceptor {
 class Gate {
   port: number
   readonly #options: ListenerOptions
-  readonly #accept: (socket: Socket) => void
+  readonly #accept: (socket: AcceptedSocket) => void
   #server: Server | null = null
   /** What was asked for last; opening takes a moment, in which it may be asked to close. */
   #wanted = false
 
-  constructor(options: ListenerOptions, accept: (socket: Socket) => void) {
+  constructor(options: ListenerOptions, accept: (socket: AcceptedSocket) => void) {
     this.#options = options
     this.#accept = accept
     this.port = options.port
@@ -131,6 +150,7 @@ class Gate {
         server.on('error', () => {})
         const address = server.address()
         if (typeof address === 'object' && address !== null) this.port = address.port
+        if (this.#options.lift === true) liftServer(server, this.#accept)
         if (this.#wanted) this.#server = server
         else server.close()
         resolve()
@@ -165,7 +185,7 @@ export type Greeting =
  *
  * @throws {ProxyError} ERR_PROXY_HEADER, ERR_NOT_TLS, ERR_HELLO_*
  */
-export function greet(socket: Socket, options: ListenerOptions): Promise<Greeting> {
+export function greet(socket: AcceptedSocket, options: ListenerOptions): Promise<Greeting> {
   return new Promise((resolve, reject) => {
     // A health check may have reset the connection before it was accepted: its bytes are here, its address is not.
     // Who has no address can be told nothing and claims nothing, so it is not judged as a source either.

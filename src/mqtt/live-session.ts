@@ -3,7 +3,7 @@ import type { AuthorizedConnection, CloseReason, SecuredConnection, Trace } from
 import type { Limit, Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
 import type { Action } from '../policy/permit.ts'
-import { type ByteStream, type Relay, relay } from '../relay.ts'
+import { type ByteStream, type Relay, relay, type Side } from '../relay.ts'
 import { Authority, type AuthorityOptions } from './authority.ts'
 import { type Connack, rewriteConnack } from './connack.ts'
 import type { Connect } from './connect.ts'
@@ -38,7 +38,7 @@ export interface LiveSession {
   close(code: FailureCode): void
   /** As `close`, once the broker has answered for what the device has said, and between packets of either side. */
   leave(parting: Parting): void
-  /** Judges once more by what the registry says now. */
+  /** Judges once more by what registry and settings say now. */
   rejudge(): void
 }
 
@@ -85,6 +85,8 @@ export interface LiveSessionOptions {
   readonly domain: DomainRules
   readonly hold: Hold
   readonly authority: Omit<AuthorityOptions, 'changed' | 'ended'>
+  /** Whether policies only report, by the settings of now. */
+  reportOnly(): boolean
   denied(told: DeniedAction): void
   /** Null: nobody wants to know. */
   readonly tell: Tell | null
@@ -100,7 +102,7 @@ export class Session implements LiveSession, GateObserver {
   #relay: Relay | null = null
   #reason: FailureCode | null = null
   #closing = false
-  #over = false
+  #ended = false
   #parting: Parting | null = null
   #patience: NodeJS.Timeout | undefined
   /** This CONNECT has its result in the metrics; it has one only. */
@@ -117,7 +119,7 @@ export class Session implements LiveSession, GateObserver {
       version: connect.version,
       rules: domain.rules,
       permit: connection.permit,
-      reportOnly: domain.reportOnly,
+      reportOnly: options.reportOnly(),
       device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
       traffic: metrics.traffic,
       wheel,
@@ -168,11 +170,12 @@ export class Session implements LiveSession, GateObserver {
   }
 
   get gone(): boolean {
-    return this.#over || this.#closing
+    return this.#ended || this.#closing
   }
 
-  async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
-    const { limits, metrics, wheel, device, connect } = this.#options
+  /** Resolves when both sides are closed; never rejects. */
+  run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
+    const { limits, metrics, device, connect } = this.#options
     const { inbound, outbound } = this.#gate
     metrics.traffic.packetsIn[1]!++
     metrics.traffic.bytesIn += connect.bytes.length
@@ -192,11 +195,17 @@ export class Session implements LiveSession, GateObserver {
     if (!inbound.isHeld) device.resume()
 
     metrics.sessions(1)
-    const side = await this.#relay.done
+    // No `await`: its frame would keep the packets that the session began with for as long as it lives.
+    return this.#relay.done.then((side) => this.#over(side))
+  }
+
+  #over(side: Side | null): CloseReason {
+    const { metrics, wheel } = this.#options
+    const { inbound, outbound } = this.#gate
     metrics.sessions(-1)
-    this.#over = true
-    clearTimeout(this.#connackTimer)
+    this.#ended = true
     clearTimeout(this.#patience)
+    this.#answered()
     this.#gate.close()
     this.#authority.stop()
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
@@ -236,6 +245,7 @@ export class Session implements LiveSession, GateObserver {
   }
 
   rejudge(): void {
+    this.#gate.reportOnly = this.#options.reportOnly()
     this.#authority.rejudge()
   }
 
@@ -244,7 +254,7 @@ export class Session implements LiveSession, GateObserver {
   }
 
   connack(connack: Connack, packet: Buffer): Buffer | null {
-    clearTimeout(this.#connackTimer ?? undefined)
+    this.#answered()
     const { wheel, terms, trace, connection, hold } = this.#options
     const { inbound } = this.#gate
     trace.connectedMs = performance.now() - connection.acceptedAt
@@ -274,8 +284,8 @@ export class Session implements LiveSession, GateObserver {
   }
 
   denied(action: Action, resource: string, code: FailureCode): void {
-    const { connection, trace, domain } = this.#options
-    this.#options.denied({ connection, trace, action, resource, code, reported: domain.reportOnly })
+    const { connection, trace } = this.#options
+    this.#options.denied({ connection, trace, action, resource, code, reported: this.#gate.reportOnly })
   }
 
   limited(_limit: Limit): void {}
@@ -310,6 +320,13 @@ export class Session implements LiveSession, GateObserver {
       : rewriteConnack(body, connect.version, new Map([...edits, ...OPTIONAL_IN_CONNACK]))
   }
 
+  /** The broker has said yes or no, or nothing is waited for any more. */
+  #answered(): void {
+    if (this.#connackTimer === null) return
+    clearTimeout(this.#connackTimer)
+    this.#connackTimer = null
+  }
+
   #settleTrace(): void {
     const { trace, connect } = this.#options
     const { inbound, outbound } = this.#gate
@@ -332,7 +349,7 @@ export class Session implements LiveSession, GateObserver {
       // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.
       return inbound.disconnected ? null : this.#lastWord('ERR_BACKEND_LOST')
     }
-    clearTimeout(this.#connackTimer ?? undefined)
+    this.#answered()
     this.#reason ??= 'ERR_BACKEND_LOST'
     return this.#lastWord('ERR_BACKEND_LOST')
   }

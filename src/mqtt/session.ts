@@ -43,7 +43,6 @@ export interface SessionLimits extends SessionTimes {
 }
 
 export interface SessionParts {
-  readonly limits: SessionLimits
   readonly metrics: Metrics
   readonly wheel: KeepAliveWheel
   readonly lifetimes: Lifetimes
@@ -51,12 +50,18 @@ export interface SessionParts {
   readonly identify: Identify
   /** Of the rates; the system's unless given. */
   readonly clock?: GateClock
+  limitsFor(domain: Domain): SessionLimits
   rulesFor(domain: Domain): DomainRules
+  /**
+   * What is said by now about the sessions of a connection that may have been let in by earlier settings; null: its domain
+   * is gone, or has no longer the way in that it took.
+   */
+  rulesInForce(connection: SecuredConnection): DomainRules | null
   backendFor(domain: Domain): Backend
   /** Told of what policies deny, per packet: whoever logs it bounds it. */
   denied(told: DeniedAction): void
   /** Of what happens to devices; null: nobody wants to know. */
-  readonly tell: Tell | null
+  tellFor(domain: Domain): Tell | null
 }
 
 /** MQTT that comes over another protocol of the same connection: the frames of a WebSocket, as bytes. */
@@ -72,7 +77,7 @@ export interface MqttHandler extends ProtocolHandler {
   readonly live: ReadonlySet<LiveSession>
   /** As `serve`, over the arrival's stream. The first admission of the connection is the one that counts. */
   serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
-  /** The registry has changed: every live session is judged once more, a slice a turn, so that none waits for it. */
+  /** Registry or settings have changed: every live session is judged once more, a slice a turn, so that none waits for it. */
   rejudge(): Promise<void>
   /** From now on whoever sends CONNECT is sent away instead. */
   turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void
@@ -89,24 +94,62 @@ interface Admitted {
   readonly packet: Buffer
 }
 
+/** What a session is made of, beside its admission. */
+interface Opened {
+  readonly device: ByteStream
+  readonly trace: Trace
+  readonly connect: Connect
+  readonly ids: ClientIds
+  readonly domain: DomainRules
+  readonly hold: Hold
+  /** `performance.now()` when it was authenticated. */
+  readonly since: number
+}
+
+/** A session that is relayed. */
+interface Opening {
+  readonly session: Session
+  readonly hold: Hold
+  /** Never rejects. */
+  readonly over: Promise<CloseReason>
+}
+
 /** Serves MQTT over an established TLS connection: authenticate → CONNECT → authorize → claim → open → relay → close. */
 export function mqttHandler(parts: SessionParts): MqttHandler {
   const live = new Set<Session>()
   const takeover = new Takeover(parts.store)
-  /** Counts the changes of the registry, so that who was judged by an older one is judged again before it is live. */
+  /** Counts the changes of registry and settings, so that who was judged by an older one is judged again before it is live. */
   let changes = 0
   let judging: Promise<void> = Promise.resolve()
   let waiting: Promise<void> | null = null
   let parting: Pick<Parting, 'code' | 'serverReference'> | null = null
 
-  async function serveArrival(
+  function serveArrival(
     connection: SecuredConnection,
     arrival: Arrival,
     trace: Trace,
     signal: AbortSignal,
   ): Promise<CloseReason> {
+    // Two steps, so that nothing of the first is kept for as long as the session lives.
+    return open(connection, arrival, trace, signal).then((opening) =>
+      typeof opening === 'string' ? opening : opening.over.finally(() => left(opening)),
+    )
+  }
+
+  function left({ session, hold }: Opening): void {
+    live.delete(session)
+    hold.release()
+  }
+
+  async function open(
+    connection: SecuredConnection,
+    arrival: Arrival,
+    trace: Trace,
+    signal: AbortSignal,
+  ): Promise<Opening | CloseReason> {
     const device = arrival.stream
     const domain = parts.rulesFor(connection.domain)
+    const limits = parts.limitsFor(connection.domain)
     let version: MqttVersion | null = null
     let maximumPacketBytes: number | null = null
     let hold: Hold | null = null
@@ -117,7 +160,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const by = { identify: parts.identify, connection, http: arrival.http, who: arrival.who, trace }
       const early = await identifyEarly(by, signal)
       trace.stage = 'connect'
-      const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection), signal)
+      const read = await readConnect(device, limits.connectBytes, connectDeadline(limits, connection), signal)
       if (read.kind === 'gone') return 'downstream'
       version = read.kind === 'refused' ? read.version : read.connect.version
       if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
@@ -159,35 +202,13 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       trace.upstream = upstream.peer
       trace.stage = 'relay'
       // From here to the set of the living nothing waits, so no change of the registry comes in between.
-      const session = new Session({
-        limits: parts.limits,
-        metrics: parts.metrics,
-        wheel: parts.wheel,
-        clock: parts.clock ?? SYSTEM_CLOCK,
-        connection: admission.connection,
-        device,
-        trace,
-        connect,
-        terms: admission.terms,
-        domain,
-        hold,
-        authority: {
-          who: admission.connection.who,
-          permit: admission.connection.permit,
-          lifetimes: parts.lifetimes,
-          since,
-          ends: endsOf(connection, domain, parts.lifetimes),
-          judge: (whom) => liveJudgement(connection, connect, ids, whom, domain),
-        },
-        denied: (told) => parts.denied(told),
-        tell: parts.tell,
-      })
+      const opened = { device, trace, connect, ids, domain, hold, since }
+      const session = newSession(parts, limits, admission, opened)
+      const over = session.run(upstream, admission.packet, rest)
       live.add(session)
-      try {
-        return await session.run(upstream, admission.packet, rest)
-      } finally {
-        live.delete(session)
-      }
+      const opening = { session, hold, over }
+      hold = null
+      return opening
     } catch (error) {
       // While it was asked who it is, only what was called off for it counts so: a refusal that came first stays one.
       if (attempt.deviceLeft && (trace.stage === 'open' || error === attempt.signal.reason)) {
@@ -239,9 +260,41 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
   }
 }
 
+/** On its own, because a session that lives keeps whatever is in reach of the functions that are made here. */
+function newSession(
+  parts: SessionParts,
+  limits: SessionLimits,
+  { connection, terms }: Admitted,
+  opened: Opened,
+): Session {
+  const { ids, since, ...rest } = opened
+  const { connect, domain } = rest
+  const { who, permit } = connection
+  return new Session({
+    ...rest,
+    limits,
+    metrics: parts.metrics,
+    wheel: parts.wheel,
+    clock: parts.clock ?? SYSTEM_CLOCK,
+    connection,
+    terms,
+    authority: {
+      who,
+      permit,
+      lifetimes: parts.lifetimes,
+      since,
+      ends: endsOf(connection, domain, parts.lifetimes),
+      judge: (whom) => liveJudgement(connection, connect, ids, whom, parts.rulesInForce(connection)),
+    },
+    reportOnly: () => parts.rulesInForce(connection)?.reportOnly ?? false,
+    denied: parts.denied,
+    tell: parts.tellFor(connection.domain),
+  })
+}
+
 /** What is left of the time for CONNECT, in milliseconds; identity may have taken a part. */
-function connectDeadline(parts: SessionParts, connection: SecuredConnection): number {
-  return Math.max(1, parts.limits.connectTimeoutMs - (performance.now() - connection.securedAt))
+function connectDeadline({ connectTimeoutMs }: SessionLimits, connection: SecuredConnection): number {
+  return Math.max(1, connectTimeoutMs - (performance.now() - connection.securedAt))
 }
 
 /** The fifth rung: everything that CONNECT asks for is allowed, or it is refused before a broker is dialled. */
@@ -264,7 +317,8 @@ function admitted(
       parts.denied({ connection, trace, action, resource, code, reported })
     }
     if (reported) continue
-    if (parts.tell !== null && action !== null) tellConnectFailed(parts.tell, who, connection.remoteAddress, ids.device)
+    const tell = parts.tellFor(connection.domain)
+    if (tell !== null && action !== null) tellConnectFailed(tell, who, connection.remoteAddress, ids.device)
     throw new ProxyError(code, denial.detail)
   }
   parts.metrics.traffic.gate.allowed['iot:Connect']++
@@ -298,8 +352,9 @@ function liveJudgement(
   connect: Connect,
   ids: ClientIds,
   who: Authenticated,
-  domain: DomainRules,
+  domain: DomainRules | null,
 ): Permit | FailureCode {
+  if (domain === null) return 'ERR_AUTHORIZATION_ENDED'
   const permit = permitFor(connection, connect, ids, who, domain)
   for (const denial of liveDenials(ids, who, permit, domain)) if (!passes(denial, domain)) return denial.code
   return permit

@@ -75,6 +75,7 @@ test('a running process is asked, and says why not', async (t) => {
       () => {},
     ),
     restart: () => ({ refused: null }),
+    reload: async () => ({ kind: 'unchanged', generation: 1 }),
     certificates: owner,
     connections,
     log: NO_LOG,

@@ -25,6 +25,7 @@ async function asked(t: ExecutionContext, rolls: (RollStatus | null)[] = [], ref
       () => {},
     ),
     restart: () => ({ refused }),
+    reload: async () => ({ kind: 'unchanged', generation: 1 }),
     certificates: { list: () => [], decide: () => ({ kind: 'refused', reason: 'no' }) },
     connections: { list: async () => ({ connections: [], total: 0 }), kick: async () => 0 },
     log: NO_LOG,

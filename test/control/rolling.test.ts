@@ -8,6 +8,7 @@ function setup(ready: (place: number) => Promise<boolean>, options: Partial<Roll
   const roll = new Roll({
     places: 3,
     readyDeadlineMs: 60_000,
+    prepare: async () => null,
     log: NO_LOG,
     over: () => false,
     fork(place) {
@@ -35,6 +36,15 @@ test('a place is given up only when its new worker is ready, and the next one on
     done,
     [0, 1, 2].flatMap((place) => [`fork ${place}`, `ready ${place}`, `retired ${place}`]),
   )
+})
+
+test('what is said against it before the first place ends it with nothing touched', async (t) => {
+  const { done, roll } = setup(async () => true, { prepare: async () => 'the settings are broken' })
+  t.deepEqual(await roll.run(), {
+    kind: 'aborted',
+    status: { state: 'aborted', replaced: 0, of: 3, reason: 'the settings are broken' },
+  })
+  t.deepEqual(done, [])
 })
 
 test('a new worker that ends before it is ready ends it, and whoever has not been replaced stays', async (t) => {

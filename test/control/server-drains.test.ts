@@ -73,8 +73,8 @@ function emptying(graceMs = 1_000) {
   const emptier = new Emptier({
     drained,
     sessions: () => sessions,
-    backends: ['main', 'other'],
-    order: { graceMs, pacePerSecond: null },
+    backends: () => ['main', 'other'],
+    order: () => ({ graceMs, pacePerSecond: null }),
     drains: {
       draining() {},
       ended() {},

@@ -122,7 +122,7 @@ test.serial(
     writeFileSync(file, settings.replace('policies: [ devices ]', 'policies: [ no-such-policy ]'))
     const broken = await restart()
     t.is(broken.code, 1)
-    t.regex(broken.text, /restart aborted: 0 of 2 workers replaced; worker \d+ ended before it was ready/)
+    t.regex(broken.text, /restart aborted: 0 of 2 workers replaced; the settings on disk are refused: .*no-such-policy/)
     t.true(proxy.output().includes('has no policy no-such-policy'))
     t.is(await proxy.metric('brokergate_worker_restarts_total{result="aborted"}'), 1)
     t.is(await proxy.metric('brokergate_workers'), 2)
