@@ -113,6 +113,7 @@ export const FAILURES = {
   ERR_MAX_CONNECT_TIME:          { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0xa0, http: null, help: 'The longest life of this kind of connection is over.' },
   ERR_ADMINISTRATIVE:            { fault: 'proxy',      retry: false, alert: null, connack: null, disconnect: 0x98, http: null, help: 'Ended by an operator.' },
   ERR_DRAINING:                 { fault: 'proxy',      retry: false, alert: null, connack: 0x88, disconnect: 0x8b, http: 503,  help: 'This process is shutting down.' },
+  ERR_SERVER_DRAINING:          { fault: 'proxy',      retry: false, alert: null, connack: 0x88, disconnect: 0x8b, http: 503,  help: 'An operator empties the server of the backend that this session was on.' },
   // upstream
   ERR_BACKEND_REFUSED:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 503,  help: 'The broker could not be reached.' },
   ERR_BACKEND_TIMEOUT:          { fault: 'upstream',   retry: true,  alert: null, connack: 0x88, disconnect: null, http: 504,  help: 'The broker did not answer within its deadline.' },

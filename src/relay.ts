@@ -9,6 +9,8 @@ export interface ByteStream {
   readonly destroyed?: boolean
   /** True once `end` has been emitted: a socket does so even while paused. */
   readonly readableEnded?: boolean
+  /** Of a WebSocket: what `end` tells the peer, 1000, or 1001 when this process goes away (RFC 6455 §7.4.1). */
+  closeCode?: 1000 | 1001
   /** False past the high-water mark: read no more from the other side until `drain`. */
   write(chunk: Uint8Array): boolean
   pause(): unknown

@@ -1,14 +1,17 @@
 import { type AssembleOptions, assemble, type Generation, servedFor } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
 import { remembering } from './auth/remembered.ts'
+import type { DrainedServers } from './backend/drained.ts'
 import type { Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
+import type { Leaving } from './control/farewell.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
 import { Generations } from './generation/generations.ts'
 import type { Material } from './generation/material.ts'
 import { type Host, type Service, serviceOf } from './generation/service.ts'
 import { SharedParts } from './generation/shared.ts'
+import type { Closable } from './https/conversation.ts'
 import { createForwarder } from './https/forward.ts'
 import type { FrontParts } from './https/parts.ts'
 import { addressMatcher } from './listener/addresses.ts'
@@ -19,7 +22,7 @@ import { Penalties } from './listener/penalties.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { Seats } from './mqtt/seats.ts'
-import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
+import { type DeniedAction, type LiveSession, mqttHandler, type Parting } from './mqtt/session.ts'
 import { shields } from './mqtt/shield.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
@@ -34,6 +37,8 @@ export interface StartOptions {
   /** Told of every thing in the settings that works but should not stay so. */
   readonly warn: (text: string) => void
   readonly embeddedPath: string
+  /** Servers of backends that get no new connections; absent: all do. */
+  readonly drained?: DrainedServers
   readonly capacity: Capacity
   /** Told of reloads. */
   readonly log: RegistryLog
@@ -88,17 +93,21 @@ export interface Running {
   prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }>
   /** The answer of `shedding` has changed. */
   shed(): void
+  /** Closes the listeners. Who is on the way in may still come in; HTTP connections end with their running request. */
   stopAccepting(): Promise<void>
-  /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
-  endSessions(graceMs: number): Promise<void>
+  /** From now on this is the answer to CONNECT. */
+  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void
+  /** Whoever is on the way in stops there. */
+  stopEntering(): void
+  /** Everybody who has to be told to go. */
+  leaving(): Iterable<Leaving>
+  /** Ends what is left. */
+  close(): Promise<void>
 }
 
 export type Started =
   | { readonly kind: 'running'; readonly running: Running }
   | { readonly kind: 'refused'; readonly issues: readonly string[] }
-
-/** Share of the grace period in which sessions are told to go; the rest is for their last bytes. */
-const FAREWELL_SHARE = 0.8
 
 /** Settings → parts → listeners. */
 export async function start(material: Material, options: StartOptions): Promise<Started> {
@@ -111,6 +120,8 @@ class Program implements Running {
   readonly #options: StartOptions
   readonly #shared = new SharedParts()
   readonly #closing = new AbortController()
+  readonly #draining = new AbortController()
+  readonly #forwarded = new WeakMap<Closable, Leaving>()
   readonly #acceptor: Acceptor
   readonly #doors: Doors
   readonly #host: Host
@@ -176,7 +187,16 @@ class Program implements Running {
       tellFor: (domain) => this.#ownerOf(domain).tell,
     })
     const { answered, denied } = options
-    this.#host = { metrics, mqtt, identify, forwarder, answered, denied, room: ({ name }) => seats.check(name) }
+    this.#host = {
+      metrics,
+      mqtt,
+      identify,
+      forwarder,
+      answered,
+      denied,
+      room: ({ name }) => seats.check(name),
+      draining: this.#draining.signal,
+    }
     const serve = createServe({
       metrics,
       refusedResumptions,
@@ -213,7 +233,7 @@ class Program implements Running {
 
   async prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }> {
     const { number, settings, files } = material
-    const { metrics, embeddedPath, log, registrar, registered, ticketSecret } = this.#options
+    const { metrics, embeddedPath, drained, log, registrar, registered, ticketSecret } = this.#options
     const assembling: AssembleOptions = {
       number,
       metrics,
@@ -222,6 +242,7 @@ class Program implements Running {
       registrar,
       registered,
       ticketSecret,
+      ...(drained !== undefined && { drained }),
       read: (file) => contentsOf(files, file),
       shared: this.#shared,
       inForce: () => this.#generations?.current.generation ?? null,
@@ -260,28 +281,49 @@ class Program implements Running {
   async stopAccepting(): Promise<void> {
     this.#acceptor.stop()
     await this.#doors.close()
+    this.#draining.abort()
+  }
+
+  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void {
+    this.#host.mqtt.turnAway(parting)
+  }
+
+  stopEntering(): void {
     const draining = new ProxyError('ERR_DRAINING', 'this process is shutting down')
     this.#governor.stop(draining)
     this.#closing.abort(draining)
   }
 
-  async endSessions(graceMs: number): Promise<void> {
-    const until = performance.now() + graceMs
-    const forwarded = Array.from(this.#inForce.all, ({ https }) => [...https.live]).flat()
-    // Those who wait for their broker first: they lose nothing that they still have.
-    const sessions = [...this.#host.mqtt.live, ...forwarded].sort(
-      (one, other) => Number(isHeld(other)) - Number(isHeld(one)),
+  leaving(): readonly Leaving[] {
+    const forwarded = Array.from(this.#inForce.all, ({ https }) =>
+      Array.from(https.live, (one) => this.#leavingOf(one, https.live)),
     )
-    const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
-    const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
-    while (this.#acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
-    for (const timer of timers) clearTimeout(timer)
+    return [...this.#host.mqtt.live, ...forwarded.flat()]
+  }
+
+  async close(): Promise<void> {
     this.#unwatch()
     await this.#inForce.close()
   }
 
   get #stage(): Shedding['stage'] {
     return this.#options.shedding?.().stage ?? 0
+  }
+
+  /** A WebSocket of others, of which nothing is known but that it is open; the same one every time. */
+  #leavingOf(forwarded: Closable, live: ReadonlySet<Closable>): Leaving {
+    const known = this.#forwarded.get(forwarded)
+    if (known !== undefined) return known
+    const leaving: Leaving = {
+      silence: 0,
+      owed: 0,
+      get gone() {
+        return !live.has(forwarded)
+      },
+      leave: ({ code }) => forwarded.close(code),
+    }
+    this.#forwarded.set(forwarded, leaving)
+    return leaving
   }
 
   get #inForce(): Generations<Service> {
@@ -329,8 +371,6 @@ class Program implements Running {
     doors.commit()
   }
 }
-
-const isHeld = (session: object): boolean => 'held' in session && session.held === true
 
 function contentsOf(files: Material['files'], file: string): string {
   const contents = files[file]

@@ -18,6 +18,8 @@ export interface BalancedOptions {
   readonly outageShield?: ShieldSettings | null
   /** For one whole `open`: name look-up, TCP, TLS, and every server tried. */
   readonly connectTimeoutMs: number
+  /** Which servers get nothing new, by what `peer` calls them; none unless told. */
+  readonly drained?: (peer: string) => boolean
   readonly onDial: (result: DialResult, seconds: number) => void
   /** Milliseconds, monotonic; `performance.now` unless told. */
   readonly now?: () => number
@@ -69,8 +71,10 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
     async open(connection, signal) {
       const endsAtMs = now() + options.connectTimeoutMs
       const signals = [signal, closing.signal]
-      const tried = new Set<number>()
-      let last = new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name} has no servers`)
+      // Who is emptied is not chosen, not even as the last one: an operator has said so, and chance must not unsay it.
+      const tried = new Set(servers.flatMap((server, at) => (options.drained?.(ways.peerOf(server)) ? [at] : [])))
+      const which = tried.size > 0 ? 'every server of it is drained' : 'it has no servers'
+      let last = new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name}: ${which}`)
       for (;;) {
         if (isAborted(signals)) throw canceled(signals)
         const leftMs = endsAtMs - now()

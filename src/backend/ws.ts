@@ -120,7 +120,7 @@ function hostHeader(server: WsServer): string {
 }
 
 /** Without the query, which may hold a secret. */
-function peerOf(server: WsServer): string {
+export function peerOf(server: WsServer): string {
   const path = server.target.split('?', 1)[0]
   return `${server.secure ? 'wss' : 'ws'}://${hostHeader(server)}${path}`
 }

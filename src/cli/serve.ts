@@ -1,4 +1,6 @@
 import cluster from 'node:cluster'
+import type { DrainedServers } from '../backend/drained.ts'
+import { WORKER_PLACE } from '../control/cluster.ts'
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { type Log, type ProcessLog, sessionLine } from '../control/log.ts'
@@ -21,6 +23,9 @@ export interface ServeOptions {
   readonly store: Store
   readonly ticketSecret: TicketSecret
   readonly pressure: Pressure
+  readonly drained: DrainedServers
+  /** Told of what counts from now on. */
+  readonly committed?: (material: Material) => void
   /** Told of the generations that live in this process. */
   readonly living: (numbers: readonly number[]) => void
 }
@@ -31,6 +36,7 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
   let material = first
   const committed = (next: Material) => {
     material = next
+    options.committed?.(next)
     log.setLevel(next.settings.log.level)
     metrics.settings.generation(next.number)
     pressure.configure(next.settings.shedding)
@@ -38,6 +44,7 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
   const started = await start(first, {
     metrics: metrics.metrics,
     embeddedPath: options.embeddedPath,
+    drained: options.drained,
     registrar: options.registrar,
     store: options.store,
     ticketSecret: options.ticketSecret,
@@ -47,7 +54,7 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
     },
     // All workers read the same settings; the first one speaks for them.
     warn: (text) => {
-      if (cluster.isPrimary || cluster.worker?.id === 1) log.warn({}, text)
+      if (cluster.isPrimary || process.env[WORKER_PLACE] === '0') log.warn({}, text)
     },
     capacity: capacity(() => material.settings.limits.maxConnections, pressure),
     shedding: () => pressure.state,

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { BACKEND } from './backend-schema.ts'
 import { ARN, ARN_HELP, DOMAIN, PROFILE, PROFILE_HELP } from './domain-schema.ts'
+import { DRAIN } from './drain-schema.ts'
 import {
   bind,
   duration,
@@ -235,11 +236,7 @@ export const SETTINGS = section({
   })
     .prefault({})
     .describe('Keys of session tickets, made at the start, shared by the workers and kept in memory.'),
-  drain: section({
-    grace: duration('0s').default('30s').transform(toMs).describe('How long sessions may go on after the stop signal.'),
-  })
-    .prefault({})
-    .describe('The way a process ends.'),
+  drain: DRAIN.prefault({}).describe('The way a process ends.'),
   reload: section({
     watch: z
       .boolean(expected('true or false'))

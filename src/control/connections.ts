@@ -30,8 +30,11 @@ const MAX_ROWS = 1_000
 /** A worker that has not answered by then is left out. */
 const DEADLINE_MS = 1_000
 
+/** What of a session is looked at here. */
+export type Shown = Pick<LiveSession, 'id' | 'clientId' | 'principal' | 'domain' | 'connectedAt' | 'held' | 'close'>
+
 /** Those of this process. */
-export function ownConnections(sessions: () => Iterable<LiveSession>): Connections {
+export function ownConnections(sessions: () => Iterable<Shown>): Connections {
   return {
     async list() {
       const all = [...sessions()]

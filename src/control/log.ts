@@ -208,11 +208,14 @@ export function sessionLine(
   const fields = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
   return {
     // A drain ends every session; a warning for each would drown the ones that matter.
-    level: reason in FAILURES && fault !== 'downstream' && reason !== 'ERR_DRAINING' ? 'warn' : 'info',
+    level: reason in FAILURES && fault !== 'downstream' && !PLANNED.has(reason) ? 'warn' : 'info',
     fields,
     message: event === 'session' ? `session ended: ${label}` : `attempt ended in ${trace.stage}: ${label}`,
   }
 }
+
+/** Ends that an operator asked for. */
+const PLANNED: ReadonlySet<CloseReason> = new Set<CloseReason>(['ERR_DRAINING', 'ERR_SERVER_DRAINING'])
 
 function faultOf(reason: CloseReason): Fault {
   if (reason === 'upstream') return 'upstream'

@@ -167,6 +167,11 @@ export const METRICS = {
   config_last_reload_success_timestamp_seconds: { type: 'gauge', labels: [],         join: 'max', help: 'When the settings on disk were in force last, in seconds since 1970.' },
   event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
   workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
+  draining:                      { type: 'gauge',     labels: [],                    join: 'max', help: '1 while a process ends its sessions: at the stop signal, or as a worker that is replaced.' },
+  drain_sessions_remaining:      { type: 'gauge',     labels: ['scope'],             help: 'What has not ended yet of a drain: connections of processes that end (process), sessions on drained servers (server).' },
+  drains_total:                  { type: 'counter',   labels: ['scope', 'result'],   help: 'Drains that are over: everything ended in time (done), some were cut off (cut), or it was called off (undone).' },
+  backend_servers_drained:       { type: 'gauge',     labels: ['backend'],           join: 'max', help: 'Servers of a backend that get no new connections because an operator empties them.' },
+  worker_restarts_total:         { type: 'counter',   labels: ['result'],            help: 'Rolling restarts of the workers: all replaced (done), or broken off with the old ones in place (aborted).' },
   worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
   build_info:                    { type: 'gauge',     labels: ['version', 'runtime', 'transport'], join: 'max', help: 'Always 1; the labels tell what is running.' },
   process_resident_memory_bytes: { type: 'gauge',     labels: [],                    help: 'Resident memory of all processes; pages they share are counted in each.' },
@@ -277,6 +282,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_PACKET_TOO_LARGE:           [],
   ERR_KEEP_ALIVE_TIMEOUT:         [],
   ERR_DRAINING:                   ['connect'],
+  ERR_SERVER_DRAINING:            ['connect'],
   ERR_BACKEND_REFUSED:            ['connect', 'dial'],
   ERR_BACKEND_TIMEOUT:            ['connect', 'dial'],
   ERR_DIAL_EXHAUSTED:             ['connect', 'dial'],
@@ -317,6 +323,9 @@ const PROVISIONS = [
 
 /** How a worker ended, as `worker_exits_total` and the log tell it. */
 export const WORKER_EXIT_REASONS = ['drained', 'exit', 'signal', 'killed'] as const
+export type RestartOutcome = 'done' | 'aborted'
+/** What is emptied: a process of ours, or a server of a backend. */
+export type DrainScope = 'process' | 'server'
 export type WorkerExitReason = (typeof WORKER_EXIT_REASONS)[number]
 
 /** Results of `authorizer_calls_total` with an answer. */
@@ -367,6 +376,16 @@ export interface MetricsParts {
   readonly supervision: {
     workers(count: number): void
     workerExited(reason: WorkerExitReason): void
+    restarted(result: RestartOutcome): void
+  }
+  /** Told by whoever drains. */
+  readonly drains: {
+    draining(on: boolean): void
+    remaining(scope: DrainScope, count: number): void
+    ended(result: 'done' | 'cut'): void
+    /** Of the servers of one backend. */
+    serverEnded(result: 'done' | 'cut' | 'undone'): void
+    serversDrained(backend: string, count: number): void
   }
   /** Told of reloads of the settings. */
   readonly settings: {
@@ -540,6 +559,18 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const workerExits = counter('worker_exits_total')
   for (const reason of WORKER_EXIT_REASONS) workerExits.inc({ reason }, 0)
 
+  const restarts = counter('worker_restarts_total')
+  for (const result of ['done', 'aborted']) restarts.inc({ result }, 0)
+
+  const draining = gauge('draining')
+  const drainRemaining = gauge('drain_sessions_remaining')
+  for (const scope of ['process', 'server']) drainRemaining.set({ scope }, 0)
+  const drains = counter('drains_total')
+  for (const result of ['done', 'cut']) drains.inc({ scope: 'process', result }, 0)
+  for (const result of ['done', 'cut', 'undone']) drains.inc({ scope: 'server', result }, 0)
+  const drainedServers = gauge('backend_servers_drained')
+  for (const backend of options.backends ?? []) drainedServers.set({ backend }, 0)
+
   gauge('build_info').set({ version: options.version, runtime, transport: options.transport ?? 'portable' }, 1)
   gauge('process_resident_memory_bytes', (self) => self.set(process.memoryUsage.rss()))
   gauge('process_heap_used_bytes', (self) => self.set(process.memoryUsage().heapUsed))
@@ -601,6 +632,14 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     supervision: {
       workers: (count) => workers.set(count),
       workerExited: (reason) => workerExits.inc({ reason }),
+      restarted: (result) => restarts.inc({ result }),
+    },
+    drains: {
+      draining: (on) => draining.set(on ? 1 : 0),
+      remaining: (scope, count) => drainRemaining.set({ scope }, count),
+      ended: (result) => drains.inc({ scope: 'process', result }),
+      serverEnded: (result) => drains.inc({ scope: 'server', result }),
+      serversDrained: (backend, count) => drainedServers.set({ backend }, count),
     },
     settings: {
       reloaded: (result) => settingsReloads.inc({ result }),

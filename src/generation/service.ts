@@ -32,6 +32,8 @@ export interface Host {
   readonly denied: (told: DeniedAction) => void
   /** @throws {ProxyError} when there is no room for another session */
   readonly room: (domain: Domain) => void
+  /** Aborted when no new connections are taken. */
+  readonly draining: AbortSignal
 }
 
 /** One generation, ready to serve connections. */
@@ -95,6 +97,7 @@ function httpsFront(generation: Generation, host: Host, rulesFor: Service['rules
       headers: http.headers,
       bodyBytes: http.bodySize,
     },
+    draining: host.draining,
     identify: host.identify,
     presentsSigV4,
     presentsCustom,

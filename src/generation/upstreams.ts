@@ -1,4 +1,5 @@
 import type { Backend, UpstreamIdentity } from '../backend/backend.ts'
+import type { DrainedServers } from '../backend/drained.ts'
 import type { Publisher } from '../backend/publisher.ts'
 import type { BackendTls, DialResult } from '../backend/tcp.ts'
 import type { BackendSettings, Settings } from '../config/schema.ts'
@@ -25,6 +26,8 @@ export interface Upstreams {
 export interface UpstreamDeps {
   readonly metrics: Metrics
   readonly embeddedPath: string
+  /** Servers that get no new connections; null: all do. */
+  readonly drained: DrainedServers | null
   readonly log: RegistryLog
   readonly read: (file: string) => string
   readonly lease: Lease
@@ -66,7 +69,7 @@ function makeBroker(name: string, backend: BrokerSettings, settings: Settings, d
     makeBackend(name, backend, tls, maxMessageBytes, deps, lift),
   )
   const publisher = lease.use<Publisher>('publisher', { key: [...key, publish], close: (one) => one.close() }, () =>
-    makePublisher(made, backend),
+    makePublisher(made, backend, deps),
   )
   return { made, publisher }
 }
@@ -145,7 +148,7 @@ function makeHttpBackend(
   }
 }
 
-function makePublisher(backend: Backend, { identity, publish }: BrokerSettings): Publisher {
+function makePublisher(backend: Backend, { identity, publish }: BrokerSettings, { drained }: UpstreamDeps): Publisher {
   return PUBLISHERS.pool({
     backend,
     ...PUBLISHERS.credentials(identity, publish),
@@ -154,6 +157,7 @@ function makePublisher(backend: Backend, { identity, publish }: BrokerSettings):
     queue: publish.queue,
     principalProperty: publish.principalProperty,
     addressProperty: publish.addressProperty,
+    ...(drained !== null && { drained }),
   })
 }
 
@@ -162,7 +166,7 @@ function makeBackend(
   settings: BrokerSettings,
   tls: BackendTls | null,
   maxMessageBytes: number,
-  { metrics, embeddedPath }: UpstreamDeps,
+  { metrics, embeddedPath, drained }: UpstreamDeps,
   lift: boolean,
 ): Backend {
   const { username, password, clientId, keepAlive } = settings.identity
@@ -185,6 +189,7 @@ function makeBackend(
     connectTimeoutMs: settings.connectTimeout,
     proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
     outageShield: shieldOf(settings.outageShield),
+    drained: (peer: string) => drained?.has(name, peer) === true,
     onDial,
   }
   if (settings.kind === 'ws') {

@@ -31,6 +31,8 @@ export type WebSocketUpgrade =
 export interface FrontParts {
   readonly limits: HttpLimits
   readonly timer?: Timer
+  /** Aborted when no new connections are taken: those that are here end with their running or their first request. */
+  readonly draining?: AbortSignal
   readonly identify: Identify
   /** Whether the request carries anything of Signature Version 4. */
   presentsSigV4(http: HttpProof): boolean

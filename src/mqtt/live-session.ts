@@ -13,7 +13,7 @@ import { connackEdits, keepAliveInForce, OPTIONAL_IN_CONNACK, type Terms } from 
 import type { KeepAliveWheel } from './keep-alive.ts'
 import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
-import { farewell, type MqttVersion, refusal } from './reason.ts'
+import { type Elsewhere, farewell, type MqttVersion, refusal } from './reason.ts'
 import { ShieldedUpstream } from './shielded-upstream.ts'
 import { SlowConsumer } from './slow-consumer.ts'
 import type { Hold } from './takeover.ts'
@@ -30,9 +30,32 @@ export interface LiveSession {
   readonly id: string
   /** Its broker is away, and it waits for it. */
   readonly held?: boolean
+  readonly backend: string
+  /** The server of the backend, as `Upstream.peer` has it. */
+  readonly upstream: string
+  /** Since the device was last heard, in seconds or so. */
+  readonly silence: number
+  /** Answers of the broker under way to publishes of the device. */
+  readonly owed: number
+  /** It has ended, or is about to. */
+  readonly gone: boolean
   close(code: FailureCode): void
+  /** As `close`, once the broker has answered for what the device has said, and between packets of either side. */
+  leave(parting: Parting): void
   /** Judges once more by what registry and settings say now. */
   rejudge(): void
+}
+
+/** For the end of a packet to the device, between which and the next one a farewell may stand, in milliseconds. */
+const BOUNDARY_MS = 250
+
+/** How somebody is sent away who did nothing wrong. */
+export interface Parting {
+  readonly code: FailureCode
+  /** Where to go instead, for those who can be told (MQTT 5.0 §4.11); null: the same address again. */
+  readonly serverReference: string | null
+  /** How long what is under way may take, in milliseconds. */
+  readonly patienceMs: number
 }
 
 export interface SessionTimes {
@@ -85,6 +108,9 @@ export class Session implements LiveSession, GateObserver {
   #upstream: ByteStream | null = null
   #reason: FailureCode | null = null
   #closing = false
+  #ended = false
+  #parting: Parting | null = null
+  #patience: NodeJS.Timeout | undefined
   /** This CONNECT has its result in the metrics; it has one only. */
   #counted = false
   #refusedByBroker = false
@@ -145,6 +171,27 @@ export class Session implements LiveSession, GateObserver {
     return this.#upstream instanceof ShieldedUpstream && this.#upstream.isHeld
   }
 
+  get backend(): string {
+    return this.#options.trace.backend ?? ''
+  }
+
+  get upstream(): string {
+    return this.#options.trace.upstream ?? ''
+  }
+
+  get silence(): number {
+    // Those who wait for their broker go first: they lose nothing that they still have.
+    return this.held ? Number.POSITIVE_INFINITY : this.#options.wheel.now - this.#gate.inbound.lastSeen
+  }
+
+  get owed(): number {
+    return this.held ? 0 : this.#gate.inbound.owed
+  }
+
+  get gone(): boolean {
+    return this.#ended || this.#closing
+  }
+
   /** Resolves when both sides are closed; never rejects. */
   run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
     const { limits, metrics, device, connect } = this.#options
@@ -176,6 +223,8 @@ export class Session implements LiveSession, GateObserver {
     const { metrics, wheel } = this.#options
     const { inbound, outbound } = this.#gate
     metrics.sessions(-1)
+    this.#ended = true
+    clearTimeout(this.#patience)
     this.#answered()
     this.#gate.close()
     this.#consumer?.stop()
@@ -195,7 +244,26 @@ export class Session implements LiveSession, GateObserver {
     this.#reason ??= code
     this.#authority.stop()
     this.#consumer?.stop()
+    clearTimeout(this.#patience)
     this.#relay?.close(this.#lastWord(code))
+  }
+
+  leave(parting: Parting): void {
+    if (this.gone || this.#parting !== null) return
+    this.#parting = parting
+    const { code, patienceMs } = parting
+    const { device } = this.#options
+    if (device.closeCode !== undefined) device.closeCode = 1001
+    // Before CONNACK nothing is settled, and CONNACK itself is the answer; a broker that is away gives none.
+    if (patienceMs <= 0 || this.held || !this.#gate.outbound.connected) {
+      this.close(code)
+      return
+    }
+    this.#patience = setTimeout(() => {
+      this.#patience = setTimeout(() => this.close(code), BOUNDARY_MS)
+      this.#gate.hurry()
+    }, patienceMs)
+    this.#gate.quiesce(() => this.close(code))
   }
 
   rejudge(): void {
@@ -315,14 +383,15 @@ export class Session implements LiveSession, GateObserver {
   #lastWord(code: FailureCode): Buffer | null {
     const { version } = this.#options.connect
     const { inbound, outbound } = this.#gate
+    const elsewhere = elsewhereOf(this.#parting, code, this.#options.terms.maximumPacketBytes)
     const { connected, disconnected, atBoundary } = outbound
     if (connected && !this.#unanswered) {
       const silent = disconnected || inbound.disconnected || this.#refusedByBroker || !atBoundary
-      return silent ? null : farewell(code, version)
+      return silent ? null : farewell(code, version, elsewhere)
     }
     this.#count(reasonOf(code))
     // Nothing of the CONNACK that is kept back has gone on.
-    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version)
+    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version, elsewhere)
   }
 }
 
@@ -331,6 +400,12 @@ function bodyOf(packet: Buffer): Buffer {
   let at = 1
   while (packet[at]! & 0x80) at++
   return packet.subarray(at + 1)
+}
+
+/** Only whoever is sent away is told where to. */
+function elsewhereOf(parting: Parting | null, code: FailureCode, maximumPacketBytes: number | null): Elsewhere | null {
+  if (parting === null || parting.code !== code || parting.serverReference === null) return null
+  return { serverReference: parting.serverReference, maximumPacketBytes }
 }
 
 export function versionName(version: MqttVersion | null): '3.1.1' | '5' | 'unknown' {

@@ -148,6 +148,7 @@ export class Outbound extends Lane {
 
   protected count(type: number): void {
     this.#shared.options.traffic.packetsOut[type]!++
+    if ((type === PUBACK || type === PUBREC || type === PUBCOMP) && this.opposite.owed > 0) this.opposite.owed--
   }
 
   protected settled(bytes: number): void {

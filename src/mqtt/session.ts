@@ -22,19 +22,20 @@ import { type Lifetimes, WSS_LIFETIME_MS } from './lifetimes.ts'
 import {
   type DeniedAction,
   type LiveSession,
+  type Parting,
   Session,
   type SessionTimes,
   seconds,
   versionName,
 } from './live-session.ts'
 import { type Tell, tellConnectFailed } from './presence.ts'
-import { type MqttVersion, refusal } from './reason.ts'
+import { type Elsewhere, type MqttVersion, refusal } from './reason.ts'
 import { rewriteConnect } from './rewrite.ts'
 import type { Seats } from './seats.ts'
 import type { Shield } from './shield.ts'
 import { type Hold, Takeover } from './takeover.ts'
 
-export type { DeniedAction, LiveSession } from './live-session.ts'
+export type { DeniedAction, LiveSession, Parting } from './live-session.ts'
 
 export interface SessionLimits extends SessionTimes {
   /** For the whole CONNECT, from the end of the handshake. */
@@ -84,6 +85,8 @@ export interface MqttHandler extends ProtocolHandler {
   serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
   /** Registry or settings have changed: every live session is judged once more, a slice a turn, so that none waits for it. */
   rejudge(): Promise<void>
+  /** From now on whoever sends CONNECT is sent away instead. */
+  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void
 }
 
 /** Sessions that are judged before others get a turn: at some 20 µs each, a millisecond or so. */
@@ -125,6 +128,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
   let changes = 0
   let judging: Promise<void> = Promise.resolve()
   let waiting: Promise<void> | null = null
+  let parting: Pick<Parting, 'code' | 'serverReference'> | null = null
 
   function serveArrival(
     connection: SecuredConnection,
@@ -153,6 +157,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
     const domain = parts.rulesFor(connection.domain)
     const limits = parts.limitsFor(connection.domain)
     let version: MqttVersion | null = null
+    let maximumPacketBytes: number | null = null
     let hold: Hold | null = null
     const attempt = new Attempt(device, signal)
     try {
@@ -166,6 +171,8 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       version = read.kind === 'refused' ? read.version : read.connect.version
       if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
       const { connect, rest } = read
+      maximumPacketBytes = connect.packet.properties?.maximumPacketSize ?? null
+      if (parting !== null) throw new ProxyError(parting.code, 'came while others are sent away')
       const ids = clientIds(connect, domain)
       trace.clientId = ids.device
       trace.mqttVersion = connect.version
@@ -218,7 +225,9 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         return 'downstream'
       }
       const failure = asProxyError(error)
-      refuse(device, failure.code, version, domain)
+      const reference = parting?.code === failure.code ? parting.serverReference : null
+      const elsewhere = reference === null ? null : { serverReference: reference, maximumPacketBytes }
+      refuse(device, failure.code, version, domain, elsewhere)
       // An identity that was refused is counted as such; it never came to CONNECT.
       if (trace.stage !== 'authenticate') {
         parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
@@ -253,6 +262,9 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       })
       judging = waiting
       return waiting
+    },
+    turnAway(sent) {
+      parting = sent
     },
   }
 }
@@ -406,9 +418,15 @@ function endsOf(connection: SecuredConnection, { rules, cutAtExpiry }: DomainRul
   return ends
 }
 
-function refuse(device: ByteStream, code: FailureCode, version: MqttVersion | null, { rules }: DomainRules): void {
+function refuse(
+  device: ByteStream,
+  code: FailureCode,
+  version: MqttVersion | null,
+  { rules }: DomainRules,
+  elsewhere: Elsewhere | null,
+): void {
   const silent = version === 4 && code === 'ERR_ACTION_DENIED' && rules.denials.connect3 === 'close'
-  const answer = version === null || silent ? null : refusal(code, version)
+  const answer = version === null || silent ? null : refusal(code, version, elsewhere)
   if (answer !== null && device.destroyed !== true) device.write(answer)
   device.end()
   // What the device has already sent is thrown away: left unread it would turn our close into a reset, and that

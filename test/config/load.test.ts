@@ -752,7 +752,7 @@ test('a variable that names no single setting, or holds a wrong value, is refuse
   t.deepEqual(issues, [
     'environment variable BROKERGATE_BACKENDS__MAIN:0  | names a section or a list, expected the name of a single setting',
     'environment variable BROKERGATE_BACKENDS__OTHER__BALANCE:0  | names no setting: «OTHER» is unknown, expected one of: main',
-    'environment variable BROKERGATE_DRAIN__GRAZE:0  | names no setting: «GRAZE» is unknown, expected one of: grace',
+    'environment variable BROKERGATE_DRAIN__GRAZE:0  | names no setting: «GRAZE» is unknown, expected one of: grace, settle, pace, serverReference',
     'environment variable BROKERGATE_LISTENERS__7__BIND:0  | names no setting: «7» is unknown, expected one of: 0',
     'environment variable BROKERGATE_LOG__LEVEL:0 log.level | expected one of debug, info, warn, error',
   ])
