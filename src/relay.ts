@@ -65,6 +65,22 @@ export interface RelayOptions {
 
 /** How long written bytes may take to leave after our own close, in milliseconds. */
 const LINGER_MS = 2_000
+/** What a device may still send after our last word before it is cut off, in bytes: about what was under way. */
+const MAX_THROWN_AWAY = 262_144
+
+/**
+ * What still comes from a device that has heard our last word is thrown away. Left unread it would turn our close into a
+ * reset, and that would take the last word from the device's hands (RFC 9293 §3.10.4; RFC 1122 §4.2.2.13). Who goes on
+ * and on is not read for as long as the close takes, but cut off.
+ */
+export function throwAway(device: ByteStream): void {
+  let bytes = 0
+  device.on('data', (chunk) => {
+    bytes += chunk.length
+    if (bytes > MAX_THROWN_AWAY && device.destroyed !== true) device.destroy()
+  })
+  device.resume()
+}
 
 export function relay(device: ByteStream, upstream: ByteStream, options: RelayOptions): Relay {
   let first: Side | null | undefined
@@ -173,9 +189,7 @@ export function relay(device: ByteStream, upstream: ByteStream, options: RelayOp
       endDevice(last)
       endUpstream()
       within(LINGER_MS)
-      // What still comes in is thrown away. Left unread it would turn our close into a reset, and that would take
-      // our last word from the device's hands (RFC 9293 §3.10.4; RFC 1122 §4.2.2.13).
-      device.resume()
+      throwAway(device)
       upstream.resume()
     },
   }
