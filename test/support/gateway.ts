@@ -32,7 +32,7 @@ export { ca, device, localhostOnly }
 export const serverCertificate = issueServer(ca, { serverNames: [...NAMES], ips: ['127.0.0.1', '::1'] })
 
 /** Where Debian's libfaketime lies; with it the wall clock of a process can be set, and the monotonic one goes on. */
-const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
+export const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 
 /** Registered and ACTIVE, with no policy at all. */
 export const powerless = issueDevice(ca, { commonName: 'device-2' })
@@ -104,6 +104,8 @@ export interface GatewayOptions {
   readonly files?: Readonly<Record<string, string>>
   /** The wall clock at the start of the program, as `YYYY-MM-DD hh:mm:ss` in UTC. */
   readonly startsAt?: string
+  /** Before the program's command line. */
+  readonly prefix?: readonly string[]
   /** Puts something between the door and the broker: gets the broker's port, answers with its own. */
   readonly between?: (brokerPort: number) => Promise<number>
 }
@@ -225,7 +227,7 @@ ${options.extra ?? ''}
     file,
     metricsPort,
     startsAt === undefined
-      ? {}
+      ? { prefix: [...(options.prefix ?? [])] }
       : {
           prefix: [
             'env',
