@@ -110,11 +110,14 @@ export class Link {
     this.#write(mqttPacket.generate(packet, { protocolVersion: this.#way.version }))
   }
 
+  /** On Bun the socket below goes on reading into memory unless it is told, too. */
   pause(): void {
     this.#tls.pause()
+    this.#raw.pause()
   }
 
   resume(): void {
+    this.#raw.resume()
     this.#tls.resume()
   }
 

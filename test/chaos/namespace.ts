@@ -12,6 +12,8 @@ export interface Namespace {
   /** From now on packets vanish, without any word to either side. */
   cut(): void
   mend(): void
+  /** Most bytes that the kernel keeps for a reader inside who does not read. */
+  receiveBuffer(bytes: number): void
   /** `tc netem` on the wire, such as `delay 20ms loss 1%`; the reason where this kernel has none. */
   netem(args: string): { readonly kind: 'set' } | { readonly kind: 'absent'; readonly why: string }
 }
@@ -70,6 +72,8 @@ export function openNamespace(t: Teardowns): Opened {
       prefix: ['ip', 'netns', 'exec', name],
       cut: () => within('link', 'set', inner, 'down'),
       mend: () => within('link', 'set', inner, 'up'),
+      receiveBuffer: (bytes) =>
+        run('ip', 'netns', 'exec', name, 'sh', '-c', `echo 4096 ${bytes} ${bytes} > /proc/sys/net/ipv4/tcp_rmem`),
       netem(args) {
         try {
           run('tc', 'qdisc', 'replace', 'dev', outer, 'root', 'netem', ...args.split(' '))
