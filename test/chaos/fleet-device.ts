@@ -140,7 +140,10 @@ export class Link {
 
   #secured(): void {
     const { webSocket, serverName } = this.#way
-    if (webSocket === null) return this.#connect()
+    if (webSocket === null) {
+      this.#connect()
+      return
+    }
     this.#tls.write(
       `GET ${webSocket} HTTP/1.1\r\nHost: ${serverName}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
         'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n',
@@ -168,28 +171,29 @@ export class Link {
   }
 
   #data(chunk: Buffer): void {
-    if (!this.#upgraded) {
-      this.#head = Buffer.concat([this.#head, chunk])
-      const end = this.#head.indexOf('\r\n\r\n')
-      if (end < 0) return
-      const status = this.#head.toString('latin1', 9, 12)
-      if (status !== '101') {
-        this.#error ??= `status ${status}`
-        return this.destroy()
+    if (!this.#upgraded) this.#upgrade(chunk)
+    else if (this.#unframe === null) this.#parser.parse(chunk)
+    else {
+      for (const frame of this.#unframe(chunk)) {
+        if (frame.kind === 'binary') this.#parser.parse(frame.payload)
+        else if (frame.kind === 'close') this.#farewell = `${this.#farewell ?? 'closed'}, ws ${frame.code}`
       }
-      this.#upgraded = true
-      this.#connect()
-      if (this.#head.length > end + 4) this.#data(this.#head.subarray(end + 4))
+    }
+  }
+
+  #upgrade(chunk: Buffer): void {
+    this.#head = Buffer.concat([this.#head, chunk])
+    const end = this.#head.indexOf('\r\n\r\n')
+    if (end < 0) return
+    const status = this.#head.toString('latin1', 9, 12)
+    if (status !== '101') {
+      this.#error ??= `status ${status}`
+      this.destroy()
       return
     }
-    if (this.#unframe === null) {
-      this.#parser.parse(chunk)
-      return
-    }
-    for (const frame of this.#unframe(chunk)) {
-      if (frame.kind === 'binary') this.#parser.parse(frame.payload)
-      else if (frame.kind === 'close') this.#farewell = `${this.#farewell ?? 'closed'}, ws ${frame.code}`
-    }
+    this.#upgraded = true
+    this.#connect()
+    if (this.#head.length > end + 4) this.#data(this.#head.subarray(end + 4))
   }
 
   #heard(packet: Packet): void {

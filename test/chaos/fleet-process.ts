@@ -104,7 +104,11 @@ class Device {
     this.#pingAt = null
     if (options.subscribe !== null) {
       const { filter, qos } = options.subscribe
-      link.say({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: filter.replace('${id}', this.clientId), qos }] })
+      link.say({
+        cmd: 'subscribe',
+        messageId: 1,
+        subscriptions: [{ topic: filter.replace('${id}', this.clientId), qos }],
+      })
     }
     return outcome
   }
@@ -204,7 +208,12 @@ const within = async (ready: () => boolean, ms: number): Promise<boolean> => {
   return ready()
 }
 
-function percentiles(samples: number[]): { readonly count: number; readonly p50: number; readonly p99: number; readonly worst: number } {
+function percentiles(samples: number[]): {
+  readonly count: number
+  readonly p50: number
+  readonly p99: number
+  readonly worst: number
+} {
   const sorted = samples.splice(0).sort((a, b) => a - b)
   const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
   return { count: sorted.length, p50: at(0.5), p99: at(0.99), worst: sorted.at(-1) ?? 0 }
