@@ -59,10 +59,10 @@ policies:
     t.true(takeovers <= IDS * (seconds + 2), `${takeovers} in ${seconds} s`)
     const limited = (one.outcomes['connack 151'] ?? 0) + (other.outcomes['connack 151'] ?? 0)
     t.true(limited > 0, 'whoever was too soon was told so')
-    t.deepEqual(
-      [...new Set([one, other].flatMap(({ outcomes }) => Object.keys(outcomes)))].sort(),
-      ['connack 151', 'in'],
-    )
+    t.deepEqual([...new Set([one, other].flatMap(({ outcomes }) => Object.keys(outcomes)))].sort(), [
+      'connack 151',
+      'in',
+    ])
 
     await first.go('leave')
     await twin.go('leave')

@@ -107,7 +107,9 @@ async function authorizerPlace(
 /** HTTPS that answers whatever is asked, under a certificate that nobody here trusts. */
 async function strangerPlace(t: Teardowns): Promise<{ readonly base: string; readonly knocks: () => number }> {
   const certificate = issueServer(createCa({ commonName: 'elsewhere' }), { serverNames: ['localhost'] })
-  const server = createHttps({ key: certificate.keyPem, cert: certificate.chainPem }, (_, response) => response.end('{}'))
+  const server = createHttps({ key: certificate.keyPem, cert: certificate.chainPem }, (_, response) =>
+    response.end('{}'),
+  )
   let knocks = 0
   server.on('connection', () => void knocks++)
   server.listen({ port: 0, host: '127.0.0.1' })
