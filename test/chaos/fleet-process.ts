@@ -3,7 +3,7 @@
 import { createInterface } from 'node:readline'
 import { createSecureContext, type SecureContext } from 'node:tls'
 import type { Packet } from 'mqtt-packet'
-import type { FleetOptions, FleetReport, Order, Publishing } from './fleet.ts'
+import type { Account, FleetOptions, FleetReport, Order, Publishing } from './fleet.ts'
 import { Link } from './fleet-device.ts'
 
 const TICK_MS = 20
@@ -22,6 +22,8 @@ const totals = { attempts: 0, sent: 0, acked: 0, received: 0, receivedBytes: 0, 
 let publishing: Publishing | null = null
 let opening = 0
 const waiting: (() => void)[] = []
+/** Of devices that are gone for good. */
+const departed: Account[] = []
 
 const count = (map: Map<string, number>, key: string): void => void map.set(key, (map.get(key) ?? 0) + 1)
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
@@ -49,11 +51,14 @@ class Device {
   #dueAt = 0
   #pingDueAt = 0
   #pingAt: number | null = null
-  /** Payloads that were sent and whose PUBACK did not come: nobody promised anything. */
-  readonly unacknowledged: string[] = []
-  /** How many were sent: all but the ones above were acknowledged. */
-  get sent(): number {
-    return this.#number
+  /** Payloads that were sent and whose PUBACK never came: nobody promised anything. */
+  readonly #unacknowledged: string[] = []
+
+  /** Null: it has published nothing. What is in flight is not acknowledged either. */
+  get account(): Account | null {
+    if (this.#number === 0) return null
+    const open = this.#inFlight === null ? [] : [this.#inFlight.payload]
+    return { clientId: this.clientId, sent: this.#number, unacknowledged: [...this.#unacknowledged, ...open] }
   }
 
   constructor(index: number) {
@@ -116,7 +121,7 @@ class Device {
   #heard(packet: Packet): void {
     if (packet.cmd === 'puback' && this.#inFlight !== null) {
       const refused = (packet.reasonCode ?? 0) >= 0x80
-      if (refused) this.unacknowledged.push(this.#inFlight.payload)
+      if (refused) this.#unacknowledged.push(this.#inFlight.payload)
       else {
         totals.acked++
         ackMs.push(performance.now() - this.#inFlight.at)
@@ -144,7 +149,7 @@ class Device {
   }
 
   #giveUp(): void {
-    if (this.#inFlight !== null) this.unacknowledged.push(this.#inFlight.payload)
+    if (this.#inFlight !== null) this.#unacknowledged.push(this.#inFlight.payload)
     this.#inFlight = null
   }
 
@@ -277,20 +282,16 @@ async function obey(order: Order): Promise<unknown> {
       const live = order.count === null ? devices.splice(0) : devices.splice(0, order.count)
       for (const device of live) {
         device.go(order.how)
-        departed.push(...accountOf(device))
+        if (device.account !== null) departed.push(device.account)
       }
       return live.length
     }
     case 'report':
       return report()
     case 'accounts':
-      return [...departed, ...devices.flatMap(accountOf)]
+      return [...departed, ...devices.flatMap(({ account }) => account ?? [])]
   }
 }
-
-const accountOf = ({ clientId, sent, unacknowledged }: Device) =>
-  sent === 0 ? [] : [{ clientId, sent, unacknowledged: [...unacknowledged] }]
-const departed: ReturnType<typeof accountOf> = []
 
 const input = createInterface({ input: process.stdin })
 input.on('line', async (line) => {

@@ -88,7 +88,8 @@ export interface Gateway {
   answer: Answer
   /** Requests that reached the HTTP backend. */
   readonly forwarded: { readonly method: string; readonly url: string; readonly headers: Record<string, unknown> }[]
-  stopBroker(): Promise<void>
+  /** SIGKILL unless told. */
+  stopBroker(signal?: NodeJS.Signals): Promise<void>
   startBroker(): Promise<void>
 }
 
@@ -104,6 +105,8 @@ export interface GatewayOptions {
   readonly files?: Readonly<Record<string, string>>
   /** The wall clock at the start of the program, as `YYYY-MM-DD hh:mm:ss` in UTC. */
   readonly startsAt?: string
+  /** More lines of the broker's configuration. */
+  readonly broker?: string
   /** Before the program's command line. */
   readonly prefix?: readonly string[]
   /** Puts something between the door and the broker: gets the broker's port, answers with its own. */
@@ -219,7 +222,7 @@ log: { format: json, level: debug }
 ${options.extra ?? ''}
 `,
   )
-  const broker = restartable(t, dir, brokerPort)
+  const broker = restartable(t, dir, brokerPort, options.broker ?? '')
   await broker.startBroker()
   const { startsAt } = options
   const proxy = await startProxy(
@@ -241,20 +244,20 @@ ${options.extra ?? ''}
   return Object.assign(gateway, { dir, proxy, ports, brokerPort, asked, forwarded, ...broker })
 }
 
-function restartable(t: Teardowns, dir: string, port: number) {
+function restartable(t: Teardowns, dir: string, port: number, more: string) {
   let child: ChildProcess | null = null
   const config = write(
     dir,
     'broker/mosquitto.conf',
-    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\n`,
+    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\n${more}\n`,
   )
-  const stopBroker = async (): Promise<void> => {
+  const stopBroker = async (signal: NodeJS.Signals = 'SIGKILL'): Promise<void> => {
     if (child === null || child.exitCode !== null || child.signalCode !== null) return
     const exited = once(child, 'exit')
-    child.kill('SIGKILL')
+    child.kill(signal)
     await exited
   }
-  t.teardown(stopBroker)
+  t.teardown(() => stopBroker())
   return {
     stopBroker,
     async startBroker(): Promise<void> {
