@@ -235,8 +235,9 @@ class Watch {
 
   memory(): RowReport['rss'] {
     const pids = this.#pids()
-    const peak = Math.max(this.#peak, pids.length === 1 ? peakOf(pids[0]!) : 0)
-    return { start: this.#before.rss, peak, end: residentOf(pids) }
+    const end = residentOf(pids)
+    const peak = Math.max(this.#peak, end, pids.length === 1 ? peakOf(pids[0]!) : 0)
+    return { start: this.#before.rss, peak, end }
   }
 
   #pids(): readonly number[] {
