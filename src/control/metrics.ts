@@ -80,6 +80,9 @@ export interface Metrics {
 /** A change of files that took effect, or one that was refused and changed nothing. */
 export type ReloadResult = 'ok' | 'refused'
 
+const SETTINGS_RELOADS = ['done', 'unchanged', 'refused', 'ignored'] as const
+export type SettingsReload = (typeof SETTINGS_RELOADS)[number]
+
 /** Where HTTP requests go; none are those that were refused before it was known, or have nowhere to go. */
 export const HTTP_ROUTES = ['publish', 'mqtt', 'forward', 'none'] as const
 export type HttpRoute = (typeof HTTP_ROUTES)[number]
@@ -140,6 +143,10 @@ export const METRICS = {
   registry_reloads_total:        { type: 'counter',   labels: ['registry', 'result'], help: 'Changes of a registry’s files, by process: in effect (ok), or refused and the former ones kept.' },
   revocation_reloads_total:      { type: 'counter',   labels: ['result'],            help: 'Changes of revocation lists, by process: in effect (ok), or refused and the former ones kept.' },
   provisions_total:              { type: 'counter',   labels: ['result'],            help: 'Devices that registered themselves: waiting for activation (pending), made from a template (success), or why not.' },
+  config_reloads_total:          { type: 'counter',   labels: ['result'],            help: 'Reloads of the settings: in force (done), nothing had changed (unchanged), refused and the former ones kept (refused), or not tried because the program was starting or ending (ignored).' },
+  config_generation:             { type: 'gauge',     labels: [],                    join: 'max', help: 'Number of the settings in force; it counts up with every reload that changed something.' },
+  config_generations_live:       { type: 'gauge',     labels: [],                    join: 'max', help: 'Generations of the settings that still have connections, the one in force included, in the process that has most.' },
+  config_last_reload_success_timestamp_seconds: { type: 'gauge', labels: [],         join: 'max', help: 'When the settings on disk were in force last, in seconds since 1970.' },
   event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
   workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
   worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
@@ -334,6 +341,14 @@ export interface MetricsParts {
     workers(count: number): void
     workerExited(reason: WorkerExitReason): void
   }
+  /** Told of reloads of the settings. */
+  readonly settings: {
+    reloaded(result: SettingsReload): void
+    generation(number: number): void
+    living(generations: number): void
+    /** What is on disk is in force. */
+    succeeded(): void
+  }
   /** Ends the timer that measures the event loop. */
   close(): void
 }
@@ -468,6 +483,12 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const provisions = counter('provisions_total')
   for (const result of PROVISIONS) provisions.inc({ result }, 0)
 
+  const settingsReloads = counter('config_reloads_total')
+  for (const result of SETTINGS_RELOADS) settingsReloads.inc({ result }, 0)
+  const settingsGeneration = gauge('config_generation')
+  const settingsGenerations = gauge('config_generations_live')
+  const settingsSuccess = gauge('config_last_reload_success_timestamp_seconds')
+
   const closed = counter('connections_closed_total')
   for (const reason of ['downstream', 'upstream', 'probe', ...CODES.map(reasonOf)]) closed.inc({ reason }, 0)
 
@@ -532,6 +553,12 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     supervision: {
       workers: (count) => workers.set(count),
       workerExited: (reason) => workerExits.inc({ reason }),
+    },
+    settings: {
+      reloaded: (result) => settingsReloads.inc({ result }),
+      generation: (number) => settingsGeneration.set(number),
+      living: (generations) => settingsGenerations.set(generations),
+      succeeded: () => settingsSuccess.set(Math.floor(Date.now() / 1_000)),
     },
     close: stopLag,
   }
