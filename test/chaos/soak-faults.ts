@@ -1,6 +1,8 @@
 import mqtt from 'mqtt'
 import { sleep } from '../support/e2e.ts'
-import { type Gateway, yes } from '../support/gateway.ts'
+import { ca, type Gateway, NAMES, yes } from '../support/gateway.ts'
+import { issueServer } from '../support/pki.ts'
+import { write } from '../support/proxy.ts'
 import type { Fleet } from './fleet.ts'
 import type { Namespace } from './namespace.ts'
 
@@ -109,8 +111,11 @@ export const SOAK_FAULTS: readonly SoakFault[] = [
     weight: 2,
     possible: ({ reloads }) => reloads,
     async run({ gateway }) {
+      const fresh = issueServer(ca, { serverNames: [...NAMES], ips: ['127.0.0.1', '::1'] })
+      write(gateway.dir, 'server.pem', fresh.chainPem)
+      write(gateway.dir, 'server.key', fresh.keyPem)
       gateway.proxy.child.kill('SIGHUP')
-      return 'SIGHUP'
+      return 'a new certificate, SIGHUP'
     },
   },
   {
