@@ -21,6 +21,8 @@ const pingMs: number[] = []
 const totals = { attempts: 0, sent: 0, acked: 0, received: 0, receivedBytes: 0, pings: 0, pongs: 0 }
 let publishing: Publishing | null = null
 let opening = 0
+/** So that nobody has the client id of one that is gone. */
+let born = 0
 const waiting: (() => void)[] = []
 /** Of devices that are gone for good. */
 const departed: Account[] = []
@@ -247,14 +249,13 @@ async function obey(order: Order): Promise<unknown> {
       )
       return null
     case 'grow': {
-      const from = devices.length
       const everyMs = order.perSecond === null ? 0 : 1_000 / order.perSecond
       const began = performance.now()
       const firsts: Promise<string>[] = []
       for (let added = 0; added < order.count; added++) {
         const early = began + added * everyMs - performance.now()
         if (early > 1) await sleep(early)
-        const device = new Device(from + added)
+        const device = new Device(born++)
         devices.push(device)
         firsts.push(device.come())
       }
