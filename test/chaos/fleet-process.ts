@@ -171,7 +171,7 @@ class Device {
     this.#link!.say({
       cmd: 'publish',
       topic: publishing.topic.replace('${id}', this.clientId),
-      payload: publishing.bytes > payload.length ? payload.padEnd(publishing.bytes) : payload,
+      payload: publishing.bytes > payload.length ? payload.padEnd(publishing.bytes, options.pad) : payload,
       qos: 1,
       messageId: 1 + (this.#number % 65_000),
       dup: false,

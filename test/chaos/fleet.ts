@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline'
 import { ca, device, eventually } from '../support/e2e.ts'
 import type { Teardowns } from '../support/proxy.ts'
 import type { Way } from './fleet-device.ts'
+import { PLANTED_PASSWORD, PLANTED_PAYLOAD } from './row-secrets.ts'
 
 interface Pair {
   readonly chainPem: string
@@ -21,6 +22,8 @@ export interface FleetOptions extends Omit<Way, 'context' | 'clientId' | 'localA
   readonly clientIds: readonly string[] | null
   /** At each CONNACK; `${id}` is the client id. */
   readonly subscribe: { readonly filter: string; readonly qos: 0 | 1 } | null
+  /** What payloads are filled up with. */
+  readonly pad: string
   /** PINGREQ so often; 0 is never. In milliseconds. */
   readonly pingEveryMs: number
   /** Null: one attempt each. Else whoever is not in, or no longer, waits a while between these and tries again. */
@@ -151,8 +154,8 @@ export async function startFleet(
       alpn: null,
       version: 5,
       keepAliveSeconds: 60,
-      username: null,
-      password: null,
+      username: 'device',
+      password: PLANTED_PASSWORD,
       clean: true,
       webSocket: null,
       withinMs: 30_000,
@@ -160,6 +163,7 @@ export async function startFleet(
       certificates: [{ chainPem: device.chainPem, keyPem: device.keyPem }],
       clientIds: null,
       subscribe: null,
+      pad: PLANTED_PAYLOAD,
       pingEveryMs: 0,
       retry: null,
       localAddresses: 8,
