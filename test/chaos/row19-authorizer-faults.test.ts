@@ -14,7 +14,7 @@ import { Link, type Way } from './fleet-device.ts'
 import { row } from './row.ts'
 
 const DEADLINE_MS = 5_000
-const SLACK_MS = 4_000
+const SLACK_MS = 10_000
 /** `Circuit` opens after five faults in a row. */
 const KNOCKS = 8
 
