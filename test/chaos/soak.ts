@@ -93,7 +93,7 @@ async function setScene() {
   const gateway = await openGateway(t, {
     workers: 2,
     // What a broker drops of its own queues would look like something that we lost.
-    broker: 'max_queued_messages 0\nmax_inflight_messages 0',
+    broker: 'max_inflight_messages 0',
     extra: 'include: [ more.yaml ]',
     files: { 'more.yaml': `listeners: [ { bind: "${outside}:${farPort}", as: 8883 } ]\n` },
     prefix: ['env', 'BROKERGATE_LOG__LEVEL=info', 'BROKERGATE_DRAIN__GRACE=20s'],

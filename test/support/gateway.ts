@@ -95,6 +95,8 @@ export interface Gateway {
 
 export interface GatewayOptions {
   readonly workers?: number
+  /** The section `drain`, in braces; a grace period of 5 s unless given. */
+  readonly drain?: string
   /** More lines of the configuration, at its top level. */
   readonly extra?: string
   /** More lines of the domain `localhost`, each indented by four. */
@@ -217,7 +219,7 @@ registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
 workers: ${options.workers ?? 1}
-drain: { grace: 5s }
+drain: ${options.drain ?? '{ grace: 5s }'}
 log: { format: json, level: debug }
 ${options.extra ?? ''}
 `,
@@ -249,7 +251,7 @@ function restartable(t: Teardowns, dir: string, port: number, more: string) {
   const config = write(
     dir,
     'broker/mosquitto.conf',
-    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\n${more}\n`,
+    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\nmax_queued_messages 0\n${more}\n`,
   )
   const stopBroker = async (signal: NodeJS.Signals = 'SIGKILL'): Promise<void> => {
     if (child === null || child.exitCode !== null || child.signalCode !== null) return
