@@ -2,7 +2,7 @@
 // Devices that sent their pings in time must not pay for it.
 import { eventually, sleep } from '../support/e2e.ts'
 import { ca } from '../support/gateway.ts'
-import { issueDevice } from '../support/pki.ts'
+import { issueDevice, issueServer } from '../support/pki.ts'
 import { startFleet } from './fleet.ts'
 import { row } from './row.ts'
 
@@ -23,8 +23,24 @@ row(
   },
   async ({ t, start }) => {
     const rsa = issueDevice(ca, { commonName: 'large key', keyType: 'rsa', rsaBits: 4_096 })
+    const certificate = issueServer(ca, { serverNames: ['patient.test'] })
+    const files: Record<string, string> = {
+      'registry/certs/rsa.pem': rsa.certPem,
+      'patient.pem': certificate.chainPem,
+      'patient.key': certificate.keyPem,
+    }
     const { proxy, ports } = await start({
-      files: { 'registry/certs/rsa.pem': rsa.certPem },
+      // The broker, too, cuts whom it does not hear; here it leaves that to the door.
+      extra: 'include: [ more.yaml ]',
+      between: async (brokerPort) => {
+        files['more.yaml'] = `domains:
+  - { serverNames: [ patient.test ], certificates: [ { cert: patient.pem, key: patient.key } ], registry: main, backend: patient }
+backends:
+  patient: { kind: tcp, servers: [ { address: "127.0.0.1:${brokerPort}" } ], identity: { keepAlive: 0 } }
+`
+        return brokerPort
+      },
+      files,
       registry: `certificates:
   - { file: certs/device.pem, status: ACTIVE, policies: [ everything ] }
   - { file: certs/rsa.pem, status: ACTIVE, policies: [ everything ] }
@@ -42,6 +58,7 @@ policies:
     }
     const live = await startFleet(t, {
       port: ports.mqtt,
+      serverName: 'patient.test',
       prefix: 'live',
       keepAliveSeconds: KEEP_ALIVE_SECONDS,
       pingEveryMs: 500,
