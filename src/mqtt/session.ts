@@ -200,7 +200,13 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const upstream = await backend.open(admission.connection, attempt.signal)
       try {
         attempt.throwIfEnded()
-        if (changes !== seen) admission = sameClient(admission, admit(again(who)))
+        if (changes !== seen) {
+          const now = sameClient(admission, admit(again(who)))
+          admission = byNow(
+            now,
+            liveJudgement(connection, connect, ids, now.connection.who, parts.rulesInForce(connection)),
+          )
+        }
       } catch (error) {
         upstream.stream.destroy()
         throw error
@@ -384,6 +390,12 @@ function again(who: Authenticated): Authenticated {
 function sameClient(before: Admitted, now: Admitted): Admitted {
   if (now.connection.clientId === before.connection.clientId) return now
   throw new ProxyError('ERR_AUTHORIZATION_ENDED', 'the registry has another client id for it now')
+}
+
+/** With the permit that the settings in force give, for what the settings that let it in will serve. @throws {ProxyError} */
+function byNow(admitted: Admitted, permit: Permit | FailureCode): Admitted {
+  if (typeof permit === 'string') throw new ProxyError(permit, 'the settings have changed while it connected')
+  return { ...admitted, connection: { ...admitted.connection, permit } }
 }
 
 function liveJudgement(

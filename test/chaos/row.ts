@@ -4,6 +4,7 @@ import { type Door, type DoorOptions, device, ca as doorCa, eventually, openDoor
 import { type Gateway, type GatewayOptions, openGateway } from '../support/gateway.ts'
 import { randomFrom } from '../support/random.ts'
 import { type GoodClient, startGoodClient } from './good.ts'
+import { type Scanned, scanForSecrets } from './row-secrets.ts'
 import { descriptorsOf, dialledOf, forgetPeak, peakOf, residentOf, treeOf } from './tree.ts'
 
 export interface RowFacts {
@@ -71,6 +72,8 @@ export interface RowReport {
   } | null
   /** Resident memory of the program's processes, in bytes; of the test's own where no program was started. */
   readonly rss: { readonly start: number; readonly peak: number; readonly end: number }
+  /** What came of the search for secrets in log and metrics; null where no program was started. */
+  readonly scanned?: Scanned | null
   readonly seed: number
   readonly seconds: number
   readonly notes: readonly string[]
@@ -115,6 +118,7 @@ export function row(facts: RowFacts, body: (chaos: Chaos) => Promise<Seen>): voi
         failure,
         good: watch.goodFigures(),
         rss: watch.memory(),
+        scanned: watch.scanned,
         seed,
         seconds: (performance.now() - started) / 1_000,
         notes,
@@ -160,6 +164,7 @@ function chaosOf(t: ExecutionContext, seed: number, watch: Watch, notes: string[
 
 /** What must hold of a program after every row, and what is measured of it meanwhile. */
 class Watch {
+  scanned: Scanned | null = null
   readonly #facts: RowFacts
   #watched: Watched | null = null
   #good: GoodClient | null = null
@@ -219,6 +224,9 @@ class Watch {
     if (!(await watched.proxy.metrics()).includes('brokergate_')) throw new Error('the metrics page is empty')
     await this.good.finish()
     if (this.good.faults.length > 0) throw new Error(`good client: ${this.good.faults.join('; ')}`)
+    const page = await watched.proxy.metrics()
+    this.scanned = scanForSecrets(watched.proxy.output() + page)
+    if (this.scanned.leaks !== '') throw new Error(`secrets in the log or the metrics: ${this.scanned.leaks}`)
     const complaint = /^.*(?:unhandled|uncaught).*$/im.exec(watched.proxy.output())
     if (complaint !== null) throw new Error(`in the log: ${complaint[0]}`)
   }
