@@ -17,6 +17,7 @@ import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { alone, EMBEDDED_SOCKET, type House, many } from './house.ts'
 import { readMaterial } from './material.ts'
 import { followReloads } from './reloads.ts'
+import { namesOf } from './serve.ts'
 import { versionOf } from './version.ts'
 import { worker } from './worker.ts'
 
@@ -93,9 +94,7 @@ function outlets(settings: Settings): { readonly log: ProcessLog; readonly metri
     version: versionOf(),
     runtime: RUNTIME,
     transport: transportOf(settings),
-    ports: [...new Set(settings.listeners.map((listener) => listener.as))],
-    backends: Object.keys(settings.backends),
-    registries: Object.keys(settings.registries),
+    ...namesOf(settings),
   })
   return { log, metrics }
 }

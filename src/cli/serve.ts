@@ -2,7 +2,7 @@ import cluster from 'node:cluster'
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { type Log, type ProcessLog, sessionLine } from '../control/log.ts'
-import type { MetricsParts } from '../control/metrics.ts'
+import type { KnownNames, MetricsParts } from '../control/metrics.ts'
 import { reasonOf } from '../errors.ts'
 import type { Material } from '../generation/material.ts'
 import type { Capacity } from '../listener/listener.ts'
@@ -30,6 +30,7 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
     material = next
     log.setLevel(next.settings.log.level)
     metrics.settings.generation(next.number)
+    metrics.settings.known(namesOf(next.settings))
   }
   const started = await start(first, {
     metrics: metrics.metrics,
@@ -59,6 +60,15 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
     return null
   }
   return started.running
+}
+
+/** For series that start at 0. */
+export function namesOf({ listeners, backends, registries }: Material['settings']): KnownNames {
+  return {
+    ports: [...new Set(listeners.map((listener) => listener.as))],
+    backends: Object.keys(backends),
+    registries: Object.keys(registries),
+  }
 }
 
 /** Lines of connections and requests. */

@@ -58,6 +58,7 @@ function rig(open = true) {
       reloaded: (result) => void counts.push(result),
       generation: (number) => void counts.push(`generation ${number}`),
       living() {},
+      known() {},
       succeeded: () => void counts.push('success'),
     },
     now: () => 0,
