@@ -185,6 +185,12 @@ export class Conversation implements Closable {
     this.linger()
   }
 
+  /** No request after this one: who waits between two is told at once, who has not asked yet may ask once. */
+  drain(): void {
+    this.#closing ??= 'ERR_DRAINING'
+    if (this.#started && this.#idle) this.close('ERR_DRAINING')
+  }
+
   /** The socket belongs to another protocol now, which ends it; `ending` is then how this connection ended. */
   handOver(ending: Promise<CloseReason>): void {
     this.#handedOver = true

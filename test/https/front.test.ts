@@ -558,6 +558,32 @@ test('a process that is closing ends connections that wait', async (t) => {
   t.like(await endings[0], { code: 'ERR_DRAINING' })
 })
 
+test('a process that drains ends connections that wait between requests, and lets who has not asked yet ask once', async (t) => {
+  const draining = new AbortController()
+  const { connect, endings } = await front(t, { parts: { draining: draining.signal } })
+  const [served, fresh, half] = [await connect(), await connect(), await connect()]
+  served.send(post('t'))
+  await served.answer()
+  const request = post('t')
+  half.send(request.slice(0, 20))
+  await settled()
+  draining.abort()
+  await served.closed
+  served.socket.end()
+  t.like(await endings[0], { code: 'ERR_DRAINING' })
+  fresh.send(request)
+  half.send(request.slice(20))
+  const late = await connect()
+  late.send(request)
+  for (const device of [fresh, half, late]) {
+    const answer = await device.answer()
+    t.deepEqual([answer.status, answer.headers.get('connection')], [200, 'close'])
+    await device.closed
+    device.socket.end()
+  }
+  await Promise.all(endings)
+})
+
 test('an upgrade is identified first, and what came behind it is given to whoever answers 101', async (t) => {
   const order: string[] = []
   const { connect, endings, traces } = await front(t, {

@@ -94,6 +94,8 @@ export interface Gateway {
 
 export interface GatewayOptions {
   readonly workers?: number
+  /** The section `drain`, in braces; a grace period of 5 s unless given. */
+  readonly drain?: string
   /** More lines of the configuration, at its top level. */
   readonly extra?: string
   /** More lines of the domain `localhost`, each indented by four. */
@@ -212,7 +214,7 @@ registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
 workers: ${options.workers ?? 1}
-drain: { grace: 5s }
+drain: ${options.drain ?? '{ grace: 5s }'}
 log: { format: json, level: debug }
 ${options.extra ?? ''}
 `,
@@ -244,7 +246,7 @@ function restartable(t: Teardowns, dir: string, port: number) {
   const config = write(
     dir,
     'broker/mosquitto.conf',
-    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\n`,
+    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\nmax_queued_messages 0\n`,
   )
   const stopBroker = async (): Promise<void> => {
     if (child === null || child.exitCode !== null || child.signalCode !== null) return
