@@ -21,7 +21,7 @@ import { Penalties } from './listener/penalties.ts'
 import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
-import { Seats } from './mqtt/seats.ts'
+import { type SeatLimits, Seats } from './mqtt/seats.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
 import type { Permit } from './policy/permit.ts'
 import { connectionVariables } from './policy/variables.ts'
@@ -77,6 +77,8 @@ export interface Running {
   readonly sessions: ReadonlySet<LiveSession>
   /** By their names in the settings. */
   readonly registries: Generation['registries']
+  /** Other numbers of `governor`, `shedding` and `domains[].sessions` from now on; whoever waits goes on waiting. */
+  govern(settings: Pick<Settings, 'governor' | 'shedding' | 'domains'>): void
   /** The answer of `shedding` has changed. */
   shed(): void
   stopAccepting(): Promise<void>
@@ -130,7 +132,8 @@ export async function start(settings: Settings, options: StartOptions): Promise<
     },
     metrics,
   )
-  const sessionsOf = new Map(settings.domains.map(({ serverNames, sessions }) => [serverNames[0]!, sessions]))
+  let sessionsOf = sessionLimits(settings)
+  let { fullPerSecond } = settings.shedding
   const seats = new Seats({
     limitsFor: (domain) => sessionsOf.get(domain) ?? UNLIMITED,
     overloaded: () => shedding().stage === 2,
@@ -239,8 +242,15 @@ export async function start(settings: Settings, options: StartOptions): Promise<
         return { connections: acceptor.live, sessions: mqtt.live.size }
       },
       sessions: mqtt.live,
+      govern(next) {
+        sessionsOf = sessionLimits(next)
+        fullPerSecond = next.shedding.fullPerSecond
+        governor.configure(next.governor)
+        penalties.configure(next.governor.refusals)
+        this.shed()
+      },
       shed() {
-        governor.trickle(shedding().stage === 0 ? null : settings.shedding.fullPerSecond)
+        governor.trickle(shedding().stage === 0 ? null : fullPerSecond)
         acceptor.look()
       },
       async stopAccepting() {
@@ -261,6 +271,11 @@ export async function start(settings: Settings, options: StartOptions): Promise<
       },
     },
   }
+}
+
+/** By the first of the server names, which is what a domain is called. */
+function sessionLimits({ domains }: Pick<Settings, 'domains'>): ReadonlyMap<string, SeatLimits> {
+  return new Map(domains.map(({ serverNames, sessions }) => [serverNames[0]!, sessions]))
 }
 
 /** What a principal may do over HTTPS, where there is no client id; its decisions are counted and told as those of MQTT. */
