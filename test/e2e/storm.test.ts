@@ -99,7 +99,6 @@ test.serial(`${DEVICES} devices come back at once, and are let in at 200 a secon
   t.log(`${JSON.stringify(result)}; ${queued} waited, ${refused} waited too long`)
   t.is(result.inside, DEVICES)
   t.is(result.hung, 0)
-  t.deepEqual(result.codes, {})
   // Not faster than told: a tenth of a second's worth may come at once.
   t.true(result.seconds >= (DEVICES - 20) / 200 - 1, `${result.seconds} s`)
   t.true(queued > DEVICES / 4, `${queued}`)
