@@ -102,6 +102,8 @@ export class Governor {
   leave(visit: Visit): void {
     if (visit.gone) return
     visit.gone = true
+    // Whether it would have been one, nobody knows: the key exchange of a lie is done by then.
+    if (visit.kind === 'resumed') this.#charge()
     this.#settle(visit)
     if (visit.proved) visit.place.proved--
     this.#places.leave(visit.place)
@@ -136,7 +138,11 @@ export class Governor {
   secured(visit: Visit, resumed: boolean): void {
     const claimed = visit.kind
     this.#settle(visit)
-    if (claimed !== 'resumed' || resumed) return
+    if (claimed === 'resumed' && !resumed) this.#charge()
+  }
+
+  /** A claim that came to nothing was a full handshake. */
+  #charge(): void {
     this.#options.counters.falseClaims++
     this.#lanes.full.bucket.owe(this.#now())
   }
