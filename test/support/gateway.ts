@@ -104,6 +104,8 @@ export interface GatewayOptions {
   readonly files?: Readonly<Record<string, string>>
   /** The wall clock at the start of the program, as `YYYY-MM-DD hh:mm:ss` in UTC. */
   readonly startsAt?: string
+  /** A file that sets the wall clock while the program runs: seconds such as `+600`. */
+  readonly clockFile?: string
   /** Puts something between the door and the broker: gets the broker's port, answers with its own. */
   readonly between?: (brokerPort: number) => Promise<number>
 }
@@ -219,24 +221,21 @@ ${options.extra ?? ''}
   )
   const broker = restartable(t, dir, brokerPort)
   await broker.startBroker()
-  const { startsAt } = options
+  const clock = clockOf(options)
   const proxy = await startProxy(
     t,
     file,
     metricsPort,
-    startsAt === undefined
+    clock.length === 0
       ? {}
-      : {
-          prefix: [
-            'env',
-            `LD_PRELOAD=${FAKETIME}`,
-            `FAKETIME=@${startsAt}`,
-            'FAKETIME_DONT_FAKE_MONOTONIC=1',
-            'TZ=UTC',
-          ],
-        },
+      : { prefix: ['env', `LD_PRELOAD=${FAKETIME}`, 'FAKETIME_DONT_FAKE_MONOTONIC=1', 'TZ=UTC', ...clock] },
   )
   return Object.assign(gateway, { dir, proxy, ports, brokerPort, asked, forwarded, ...broker })
+}
+
+function clockOf({ startsAt, clockFile }: GatewayOptions): readonly string[] {
+  if (clockFile !== undefined) return [`FAKETIME_TIMESTAMP_FILE=${clockFile}`, 'FAKETIME_NO_CACHE=1']
+  return startsAt === undefined ? [] : [`FAKETIME=@${startsAt}`]
 }
 
 function restartable(t: Teardowns, dir: string, port: number) {
