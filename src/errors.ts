@@ -109,7 +109,7 @@ export const FAILURES = {
   ERR_QUOTA_EXCEEDED:            { fault: 'downstream', retry: false, alert: null, connack: 0x97, disconnect: 0x97, http: 429, help: 'More than a limit of this session allows.' },
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0xa1, http: null, help: 'A subscription identifier where they are not available.' },
   ERR_SLOW_CONSUMER:             { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x97, http: null, help: 'The device has not taken what waits for it for limits.slowConsumerTimeout.' },
-  ERR_SESSION_TAKEN_OVER:        { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x8e, http: null, help: 'The same principal connected again under this client id.' },
+  ERR_SESSION_TAKEN_OVER:        { fault: 'downstream', retry: false, alert: null, connack: 0x97, disconnect: 0x8e, http: null, help: 'The same principal connected again under this client id.' },
   ERR_MAX_CONNECT_TIME:          { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0xa0, http: null, help: 'The longest life of this kind of connection is over.' },
   ERR_ADMINISTRATIVE:            { fault: 'proxy',      retry: false, alert: null, connack: null, disconnect: 0x98, http: null, help: 'Ended by an operator.' },
   ERR_DRAINING:                 { fault: 'proxy',      retry: false, alert: null, connack: 0x88, disconnect: 0x8b, http: 503,  help: 'This process is shutting down.' },

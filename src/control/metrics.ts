@@ -274,7 +274,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_RECEIVE_MAXIMUM:            [],
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: [],
   ERR_SLOW_CONSUMER:              [],
-  ERR_SESSION_TAKEN_OVER:         [],
+  ERR_SESSION_TAKEN_OVER:         ['connect'],
   ERR_MAX_CONNECT_TIME:           [],
   ERR_ADMINISTRATIVE:             [],
   ERR_PACKET_MALFORMED:           [],
