@@ -2,7 +2,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
-import { SHIELD_OUTCOMES, type ShieldOutcome } from '../mqtt/shielded-upstream.ts'
+import { SHIELD_OUTCOMES, type ShieldOutcome } from '../mqtt/shield-outcomes.ts'
 import type { ProvisionResult } from '../registry/self-registration.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
