@@ -1,13 +1,8 @@
 import type { Backend, Upstream } from '../backend/backend.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { type GateClock, SYSTEM_CLOCK } from './gate.ts'
-import {
-  type Attempted,
-  type Pacer,
-  type ShieldedOptions,
-  ShieldedUpstream,
-  type ShieldOutcome,
-} from './shielded-upstream.ts'
+import type { Attempted, ShieldOutcome } from './shield-outcomes.ts'
+import { type Pacer, type ShieldedOptions, ShieldedUpstream } from './shielded-upstream.ts'
 
 /** What the settings of a backend say. */
 export interface ShieldSettings {

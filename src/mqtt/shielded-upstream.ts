@@ -7,29 +7,9 @@ import { type Connack, readConnack } from './connack.ts'
 import { PROPERTY } from './properties.ts'
 import type { MqttVersion } from './reason.ts'
 import { bodyAt, CONNACK, DISCONNECT, isAcknowledgement, Journal, PINGREQ, typeOf } from './shield-journal.ts'
+import type { Attempted, ShieldOutcome } from './shield-outcomes.ts'
 import { type Answer, type Asked, askingForSession, firstAnswer, isForNow, keepsPromises } from './shield-resume.ts'
 import { WholePackets } from './whole-packets.ts'
-
-/** Why a session whose broker went was not held, or what became of one that was. */
-export const SHIELD_OUTCOMES = [
-  'resumed',
-  'expired',
-  'session_gone',
-  'refused',
-  'changed',
-  'alone',
-  'ended',
-  'qos2',
-  'unkept',
-  'mid_packet',
-  'no_session',
-  'enhanced_auth',
-  'flapping',
-] as const
-export type ShieldOutcome = (typeof SHIELD_OUTCOMES)[number]
-
-/** What an attempt to come back came to; `later`: the broker is not there yet. */
-export type Attempted = 'resumed' | 'later' | Exclude<ShieldOutcome, 'resumed'>
 
 /** Who paces the attempts, and is told how they went. */
 export interface Pacer {

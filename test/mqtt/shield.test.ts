@@ -3,7 +3,8 @@ import test from 'ava'
 import type { AuthorizedConnection } from '../../src/connection.ts'
 import { ProxyError } from '../../src/errors.ts'
 import { Shield, shields } from '../../src/mqtt/shield.ts'
-import type { ShieldedUpstream, ShieldOutcome } from '../../src/mqtt/shielded-upstream.ts'
+import type { ShieldOutcome } from '../../src/mqtt/shield-outcomes.ts'
+import type { ShieldedUpstream } from '../../src/mqtt/shielded-upstream.ts'
 import { FakeStream, hex } from './fakes.ts'
 
 const CONNECT = hex('100d 0004 4d515454 04 00 003c 0001 64')

@@ -2,12 +2,8 @@ import { setImmediate } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import type { AuthorizedConnection } from '../../src/connection.ts'
 import { ProxyError } from '../../src/errors.ts'
-import {
-  type Pacer,
-  type ShieldedOptions,
-  ShieldedUpstream,
-  type ShieldOutcome,
-} from '../../src/mqtt/shielded-upstream.ts'
+import type { ShieldOutcome } from '../../src/mqtt/shield-outcomes.ts'
+import { type Pacer, type ShieldedOptions, ShieldedUpstream } from '../../src/mqtt/shielded-upstream.ts'
 import { FakeStream, hex } from './fakes.ts'
 
 /** CONNECT of `d`: 3.1.1 that keeps its session; MQTT 5 with Clean Start and a Session Expiry Interval of 600 s. */
