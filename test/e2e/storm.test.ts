@@ -101,7 +101,8 @@ test.serial(`${DEVICES} devices come back at once, and are let in at 200 a secon
   t.is(result.hung, 0)
   // Not faster than told: a tenth of a second's worth may come at once.
   t.true(result.seconds >= (DEVICES - 20) / 200 - 1, `${result.seconds} s`)
-  t.true(queued > DEVICES / 4, `${queued}`)
+  // On a machine that is too busy to send them faster than they are let in, nobody has to wait.
+  t.true(queued > DEVICES / 4 || result.seconds > (2 * DEVICES) / 200, `${queued} waited, ${result.seconds} s`)
   t.is(await proxy.metric('brokergate_handshakes_queued'), 0)
   t.is(good.lost(), 0)
   t.true(at(during, 0.99) < 5_000, told(during))
