@@ -463,8 +463,8 @@ test('who goes on and on after the answer that refused him is cut off before the
   const device = await connect()
   // One who reads nothing learns of no end, and closes nothing.
   device.socket.pause()
-  device.send('POST /topics/t HTTP/1.1\r\nHost: a.example\r\nContent-Length: 999999999\r\n\r\n')
-  for (let sent = 0; sent < 4; sent++) device.send(Buffer.alloc(131_072))
+  device.send('POST /topics/t HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n')
+  for (let sent = 0; sent < 12; sent++) device.send(Buffer.alloc(131_072))
   t.like(await endings[0], { code: 'ERR_HTTP_BODY_TOO_LARGE' })
   t.false(clock.pending.some(({ ms }) => ms === 2_000))
 })
