@@ -26,6 +26,8 @@ export interface RowFacts {
 export interface Seen {
   readonly injected: string
   readonly seen: string
+  /** What is known not to be reached of a figure, where nothing else went wrong: told, not a failure. */
+  readonly gap?: string | null
 }
 
 /** A running program to watch over: its process, where the good client knocks, which port it dials for the broker. */
@@ -62,6 +64,7 @@ export interface RowReport {
   readonly required: string
   readonly injected: string | null
   readonly seen: string | null
+  readonly gap: string | null
   /** Why it was not reached; null when it was. */
   readonly failure: string | null
   readonly good: {
@@ -115,6 +118,7 @@ export function row(facts: RowFacts, body: (chaos: Chaos) => Promise<Seen>): voi
         required: facts.required,
         injected: seen?.injected ?? null,
         seen: seen?.seen ?? null,
+        gap: seen?.gap ?? null,
         failure,
         good: watch.goodFigures(),
         rss: watch.memory(),
@@ -268,7 +272,8 @@ function report(t: ExecutionContext, facts: RowReport): void {
   t.log(
     [
       facts.injected ?? 'nothing injected',
-      facts.seen ?? facts.failure,
+      facts.failure ?? facts.seen,
+      ...(facts.gap === null ? [] : [`GAP: ${facts.gap}, required ${facts.required}`]),
       good === null ? 'no good client' : `good client worst ${good.worstMs.toFixed(0)} ms of ${good.messages}`,
       `peak ${megabytes(rss.peak)} (from ${megabytes(rss.start)})`,
       `seed ${facts.seed}`,

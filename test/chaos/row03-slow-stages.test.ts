@@ -91,9 +91,16 @@ row(
     chaos.defer(() => clearInterval(timer))
     const all = STAGES.flatMap((stage) => Array.from({ length: SOCKETS }, () => stage))
     const opening = chaos.good.span()
-    await crowd(all, 40, async ([name, , begin], at) => {
-      const began = performance.now()
-      const one = await begin(gateway, at)
+    let retried = 0
+    await crowd(all, 20, async ([name, , begin], at) => {
+      let began = performance.now()
+      // A machine that is too busy to come to its stage in time is turned away like any other slow peer.
+      const again = () => {
+        retried++
+        began = performance.now()
+        return begin(gateway, at)
+      }
+      const one = await begin(gateway, at).catch(again).catch(again)
       const entry = { one, said: 0 }
       slow.add(entry)
       chaos.defer(() => one.socket.destroy())
@@ -134,6 +141,7 @@ row(
     chaos.note(
       `good client while ${all.length} came p99 ${before.p99.toFixed(0)} ms, while they dripped ${during.p99.toFixed(0)} ms`,
     )
+    if (retried > 0) chaos.note(`${retried} had to knock again`)
     return {
       injected: `${SOCKETS} peers at each of ${STAGES.length} stages, all at once, a byte a second`,
       seen: `all ${all.length} refused and closed: ${told.join('; ')}`,

@@ -457,6 +457,18 @@ test('a body that does not come in time is 408', async (t) => {
   await device.closed
 })
 
+test('who goes on and on after the answer that refused him is cut off before the time is over', async (t) => {
+  const clock = new ManualTimer()
+  const { connect, endings } = await front(t, { timer: clock.timer })
+  const device = await connect()
+  // One who reads nothing learns of no end, and closes nothing.
+  device.socket.pause()
+  device.send('POST /topics/t HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n')
+  for (let sent = 0; sent < 12; sent++) device.send(Buffer.alloc(131_072))
+  t.like(await endings[0], { code: 'ERR_HTTP_BODY_TOO_LARGE' })
+  t.false(clock.pending.some(({ ms }) => ms === 2_000))
+})
+
 test('between two requests there is a longer deadline, and from the first byte the one of heads', async (t) => {
   const clock = new ManualTimer()
   const { connect } = await front(t, { timer: clock.timer })
