@@ -212,7 +212,7 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
     onWorkerExit(reason, workerId) {
       supervision.workerExited(reason)
       store.ended(workerId)
-      reloads.ended(workerId)
+      reloads.ended(workerId, reason === 'drained')
       pressures.ended(workerId)
       drained.ended(workerId)
     },

@@ -5,7 +5,7 @@ import type { AuthorizedConnection, CloseReason, ProtocolHandler, SecuredConnect
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
 import type { Permit } from '../policy/permit.ts'
-import type { ByteStream } from '../relay.ts'
+import { type ByteStream, throwAway } from '../relay.ts'
 import type { Store } from '../store/store.ts'
 import type { Domain } from '../tls/domains.ts'
 import { Attempt, identifyByConnect, identifyEarly } from './attempt.ts'
@@ -441,7 +441,5 @@ function refuse(
   const answer = version === null || silent ? null : refusal(code, version, elsewhere)
   if (answer !== null && device.destroyed !== true) device.write(answer)
   device.end()
-  // What the device has already sent is thrown away: left unread it would turn our close into a reset, and that
-  // would take the answer from its hands.
-  device.resume()
+  throwAway(device)
 }

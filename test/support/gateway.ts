@@ -111,6 +111,8 @@ export interface GatewayOptions {
   readonly broker?: string
   /** Before the program's command line. */
   readonly prefix?: readonly string[]
+  /** A file that sets the wall clock while the program runs: seconds such as `+600`. */
+  readonly clockFile?: string
   /** Puts something between the door and the broker: gets the broker's port, answers with its own. */
   readonly between?: (brokerPort: number) => Promise<number>
 }
@@ -226,24 +228,21 @@ ${options.extra ?? ''}
   )
   const broker = restartable(t, dir, brokerPort, options.broker ?? '')
   await broker.startBroker()
-  const { startsAt } = options
-  const proxy = await startProxy(
-    t,
-    file,
-    metricsPort,
-    startsAt === undefined
-      ? { prefix: [...(options.prefix ?? [])] }
-      : {
-          prefix: [
-            'env',
-            `LD_PRELOAD=${FAKETIME}`,
-            `FAKETIME=@${startsAt}`,
-            'FAKETIME_DONT_FAKE_MONOTONIC=1',
-            'TZ=UTC',
-          ],
-        },
-  )
+  const clock = clockOf(options)
+  const proxy = await startProxy(t, file, metricsPort, {
+    prefix: [
+      ...(clock.length === 0
+        ? []
+        : ['env', `LD_PRELOAD=${FAKETIME}`, 'FAKETIME_DONT_FAKE_MONOTONIC=1', 'TZ=UTC', ...clock]),
+      ...(options.prefix ?? []),
+    ],
+  })
   return Object.assign(gateway, { dir, proxy, ports, brokerPort, asked, forwarded, ...broker })
+}
+
+function clockOf({ startsAt, clockFile }: GatewayOptions): readonly string[] {
+  if (clockFile !== undefined) return [`FAKETIME_TIMESTAMP_FILE=${clockFile}`, 'FAKETIME_NO_CACHE=1']
+  return startsAt === undefined ? [] : [`FAKETIME=@${startsAt}`]
 }
 
 function restartable(t: Teardowns, dir: string, port: number, more: string) {
