@@ -8,6 +8,7 @@ import { TOKEN, yes } from '../support/gateway.ts'
 import type { Teardowns } from '../support/proxy.ts'
 import { startFleet } from './fleet.ts'
 import { row } from './row.ts'
+import { PATIENT } from './settings.ts'
 
 const FULL = 1_500
 const HALF = 1_500
@@ -120,7 +121,7 @@ row(
     kept: CONCURRENCY,
   },
   async ({ t, start }) => {
-    const gateway = await start({ prefix: ['env', 'BROKERGATE_LOG__LEVEL=info'] })
+    const gateway = await start({ extra: PATIENT, prefix: ['env', 'BROKERGATE_LOG__LEVEL=info'] })
     const { proxy, ports } = gateway
     let running = 0
     let mostRunning = 0

@@ -6,6 +6,7 @@ import { freePort } from '../support/proxy.ts'
 import { startFleet } from './fleet.ts'
 import { openNamespace } from './namespace.ts'
 import { row } from './row.ts'
+import { PATIENT } from './settings.ts'
 
 const STUCK = 200
 const READERS = 20
@@ -41,7 +42,7 @@ row(
     else note(`no namespace here (${opened.why}): kernel buffers of loopback, a longer stall`)
     const stallMs = opened.kind === 'open' ? STALL_MS : 5 * STALL_MS
     const { proxy, ports, brokerPort } = await start({
-      extra: 'include: [ more.yaml ]',
+      extra: `include: [ more.yaml ]\n${PATIENT}`,
       files: { 'more.yaml': `listeners: [ { bind: "${outside}:${port}", as: 8883 } ]\n` },
     })
     const subscribe = { filter: 'flood', qos: 0 } as const

@@ -5,6 +5,7 @@ import { freePort } from '../support/proxy.ts'
 import { startFleet } from './fleet.ts'
 import { openNamespace } from './namespace.ts'
 import { row } from './row.ts'
+import { PATIENT } from './settings.ts'
 
 const VANISHED = 1_000
 const RESETS = 5_000
@@ -24,7 +25,7 @@ row(
     const port = await freePort()
     const outside = opened.kind === 'open' ? opened.namespace.outside : '127.0.0.2'
     const { proxy } = await start({
-      extra: 'include: [ more.yaml ]',
+      extra: `include: [ more.yaml ]\n${PATIENT}`,
       files: { 'more.yaml': `listeners: [ { bind: "${outside}:${port}", as: 8883 } ]\n` },
     })
     const away = await startFleet(
@@ -36,6 +37,7 @@ row(
         keepAliveSeconds: KEEP_ALIVE_SECONDS,
         pingEveryMs: 700,
         localAddresses: 0,
+        retry: { leastMs: 50, mostMs: 500 },
       },
       opened.kind === 'open' ? opened.namespace.prefix : [],
     )
@@ -75,7 +77,7 @@ row(
     seconds: 25,
   },
   async ({ t, start }) => {
-    const { proxy, ports } = await start()
+    const { proxy, ports } = await start({ extra: PATIENT })
     const fleet = await startFleet(t, {
       port: ports.mqtt,
       prefix: 'reset',

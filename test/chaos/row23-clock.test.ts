@@ -10,6 +10,7 @@ import { folderFor, write } from '../support/proxy.ts'
 import { startFleet } from './fleet.ts'
 import { Link } from './fleet-device.ts'
 import { row } from './row.ts'
+import { PATIENT } from './settings.ts'
 
 const STEP_SECONDS = 600
 const STEPS = [STEP_SECONDS, -STEP_SECONDS, 0] as const
@@ -32,6 +33,7 @@ row(
     }
     step(0)
     const { proxy, ports } = await start({
+      extra: PATIENT,
       prefix: [
         'env',
         `LD_PRELOAD=${FAKETIME}`,

@@ -8,6 +8,7 @@ import { folderFor, freePort, type Teardowns, write } from '../support/proxy.ts'
 import { openReloadable } from '../support/reloads.ts'
 import { startFleet } from './fleet.ts'
 import { row } from './row.ts'
+import { PATIENT } from './settings.ts'
 
 const CONNECTIONS = 500
 const SWAPS = 20
@@ -40,10 +41,10 @@ row(
   },
   async ({ t, watch }) => {
     const brokerPort = await openBroker(t)
-    const gate = await openReloadable(t, { workers: 1, brokerPort })
+    const gate = await openReloadable(t, { workers: 1, brokerPort, config: () => ({ rest: PATIENT }) })
     const { proxy, port, dir } = gate
     await watch({ proxy, port, brokerPort })
-    const fleet = await startFleet(t, { port, prefix: 'rotation' })
+    const fleet = await startFleet(t, { port, prefix: 'rotation', retry: { leastMs: 50, mostMs: 500 } })
     t.is((await fleet.grow(CONNECTIONS)).in, CONNECTIONS)
     await fleet.publish({ everyMs: 1_000, topic: 'rotation/${id}', bytes: 0 })
 
@@ -96,7 +97,7 @@ row(
     const gate = await openReloadable(t, { workers: 1, brokerPort, files })
     const { proxy, port, dir } = gate
     await watch({ proxy, port, brokerPort })
-    const fleet = await startFleet(t, { port, prefix: 'bystander' })
+    const fleet = await startFleet(t, { port, prefix: 'bystander', retry: { leastMs: 50, mostMs: 500 } })
     t.is((await fleet.grow(50)).in, 50)
     const unclear: string[] = []
     for (const { what, parts, says, files: own = {} } of BROKEN) {
@@ -118,7 +119,7 @@ row(
     t.is(report.in, 50)
     t.deepEqual(report.endings, {})
     // Newcomers are served by what was in force.
-    const late = await startFleet(t, { port, prefix: 'newcomer' })
+    const late = await startFleet(t, { port, prefix: 'newcomer', retry: { leastMs: 50, mostMs: 500 } })
     t.is((await late.grow(10)).in, 10)
     await late.go('leave')
     await fleet.go('leave')

@@ -10,6 +10,7 @@ import type { Teardowns } from '../support/proxy.ts'
 import { acknowledgedOf } from './accounts.ts'
 import { startFleet } from './fleet.ts'
 import { row } from './row.ts'
+import { PATIENT } from './settings.ts'
 
 const MQTT = { 4: 450, 5: 450, publishing: 100 } as const
 const WEBSOCKETS = 100
@@ -120,7 +121,10 @@ row(
   },
   async (chaos) => {
     const { t, watch } = chaos
-    const leaving = await openGateway(t, { prefix: ['env', `BROKERGATE_DRAIN__GRACE=${GRACE_SECONDS}s`] })
+    const leaving = await openGateway(t, {
+      extra: PATIENT,
+      prefix: ['env', `BROKERGATE_DRAIN__GRACE=${GRACE_SECONDS}s`],
+    })
     const staying = await openGateway(t)
     const port = await balancer(t, [leaving, staying])
     await watch({ proxy: staying.proxy, port })
@@ -196,7 +200,7 @@ row(
     kept: 20,
   },
   async ({ t, start, random }) => {
-    const gateway = await start({ workers: 2 })
+    const gateway = await start({ workers: 2, extra: PATIENT })
     const seen = await witness(t, gateway, 'killed/#')
     const fleet = await startFleet(t, {
       port: gateway.ports.mqtt,
