@@ -58,8 +58,11 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
       }
       for (const key of issue.keys) {
         const at = [...path, key]
-        issues.push(issueAt(keyPlaceOf(root, at), at, `is not a setting, expected one of: ${known}`))
+        if (isRemnant(root, at)) issues.push(issueAt(keyPlaceOf(root, at), path, REMNANT))
+        else issues.push(issueAt(keyPlaceOf(root, at), at, `is not a setting, expected one of: ${known}`))
       }
+    } else if (isRemnant(root, path)) {
+      issues.push(issueAt(keyPlaceOf(root, path), path.slice(0, -1), REMNANT))
     } else if (issue.code === 'invalid_key') {
       issues.push(issueAt(keyPlaceOf(root, path), path, issue.issues[0]?.message ?? issue.message))
     } else {
@@ -76,6 +79,16 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
   // The one path with a default; a path that was written is absolute by now.
   settings.admin.socket = resolve(dirname(main), settings.admin.socket)
   return { kind: 'valid', settings: freeze(settings), files: [...files] }
+}
+
+/** Of a text that was not quoted: `password: ab,cd` between braces is `password: ab` and a key `cd` without a value. */
+const REMNANT = 'holds a name without a value; a text with a comma must be quoted'
+
+/** Whether the last step is such a key: it may be half a secret, and is not repeated. */
+function isRemnant(root: Tree, path: readonly (string | number)[]): boolean {
+  const value = treeAt(root, path)
+  if (value?.kind !== 'scalar' || value.value !== null || typeof path.at(-1) !== 'string') return false
+  return !settingNamesAt(root, path.slice(0, -1)).includes(String(path.at(-1)))
 }
 
 /** `file:line:column: path: message`, the file as seen from the current folder. */
@@ -176,12 +189,14 @@ function resolveSecrets(root: Tree, env: NodeJS.ProcessEnv, files: Set<string>, 
 type Secret = { readonly text: string } | { readonly missing: string }
 
 function secretFromEnv(name: string, env: NodeJS.ProcessEnv): Secret {
+  if (!isVariableName(name)) return { missing: 'expected the name of an environment variable' }
   const text = env[name]
   if (text === undefined) return { missing: `no such environment variable: ${name}` }
   return text === '' ? { missing: `the environment variable is empty: ${name}` } : { text }
 }
 
 function secretFromFile(file: string, files: Set<string>): Secret {
+  if (!isOneLine(file)) return { missing: NOT_A_PATH }
   try {
     const text = readFileSync(file, 'utf8').replace(/\r?\n$/, '')
     files.add(file)
@@ -198,12 +213,23 @@ function resolvePaths(root: Tree, files: Set<string>, issues: Issue[]): void {
       if (value.kind !== 'scalar' || typeof value.value !== 'string' || value.value === '') continue
       const target = resolve(value.place.folder, value.value)
       replace({ ...value, value: target })
+      if (!isOneLine(target)) {
+        issues.push(issueAt(value.place, path, NOT_A_PATH))
+        continue
+      }
       const problem = must === 'new' ? null : whyNot(target, must)
       if (problem !== null) issues.push(issueAt(value.place, path, `${problem}: ${target}`))
       else if (must === 'file') files.add(target)
     }
   }
 }
+
+/** A key or certificate in the place of its path is a common mistake; it is not repeated. */
+const NOT_A_PATH = 'expected the path of a file, this is its contents'
+const isOneLine = (path: string): boolean => !/[\r\n]|-----BEGIN/.test(path)
+
+/** What stands in the place of a name may be the secret itself. POSIX.1-2024 §8.1. */
+const isVariableName = (name: string): boolean => /^[A-Za-z_]\w*$/.test(name)
 
 function whyNot(target: string, must: 'file' | 'folder'): string | null {
   try {

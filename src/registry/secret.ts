@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs'
 import { z } from 'zod'
-import type { Path, Source } from './source.ts'
+import { isVariableName, type Path, type Source } from './source.ts'
 
 /** A text, or where it stands. What is wrong is never repeated: it may be the secret. */
 export const SECRET = z.union(
@@ -18,6 +18,10 @@ export function readSecret(source: Source, path: Path, secret: SecretSource, env
     return secret
   }
   if ('env' in secret) {
+    if (!isVariableName(secret.env)) {
+      source.issue(path, 'expected the name of an environment variable')
+      return null
+    }
     const text = env[secret.env]
     if (text !== undefined && text !== '') return text
     source.issue(path, `the environment variable ${secret.env} is ${text === undefined ? 'not set' : 'empty'}`)
