@@ -1,5 +1,6 @@
 import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import type { Authenticator, Credentials } from './auth/authenticator.ts'
 import type { Authorizers } from './auth/authorizers.ts'
 import type { CertificateCallback } from './auth/certificate-callback.ts'
@@ -12,14 +13,15 @@ import type { AuthorizedConnection } from './connection.ts'
 import type { Metrics, ReloadResult } from './control/metrics.ts'
 import { reasonOf } from './errors.ts'
 import type { EventSink } from './events.ts'
+import { looseRights } from './file-rights.ts'
 import type { HttpBackend } from './https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from './listener/proxy-protocol.ts'
 import { AUTHENTICATORS, AUTHORIZERS, BACKENDS, EVENT_SINKS, PUBLISHERS, SIGNED_SERVICES } from './plugins.ts'
 import type { ArnHead } from './policy/permit.ts'
 import { headWarnings } from './registry/head-warnings.ts'
 import { liveRegistry, NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
+import { OVERLAY_FILE } from './registry/overlay.ts'
 import { type LiveRevocations, RevocationFiles } from './registry/revocations.ts'
-import { isPublic } from './registry/secret.ts'
 import { type RegisteredEvent, type Registrar, selfRegistration } from './registry/self-registration.ts'
 import type { TicketSecret } from './store/ticket-secret.ts'
 import { certificatesOf, createDomains, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
@@ -204,7 +206,7 @@ export async function assemble(settings: Settings, options: AssembleOptions): Pr
         ...domains.warnings,
         ...ticketWarnings(settings),
         ...prefixWarnings(settings),
-        ...publicKeyFiles(settings),
+        ...rightsWarnings(settings),
       ],
       authenticator: (domain, method) => authenticators.get(`${domain} ${method}`) ?? null,
       tokenKeyNames: (domain) => AUTHORIZERS.tokenKeyNames(customs.get(domain)!),
@@ -347,19 +349,32 @@ function prefixWarnings({ domains }: Settings): string[] {
   )
 }
 
-/** Private keys that everybody on the machine may read. */
-function publicKeyFiles(settings: Settings): readonly string[] {
-  const named = [
-    ...settings.domains.flatMap(({ certificates }, at) =>
+/** Files and folders of which others on this machine may do what they should not. */
+function rightsWarnings({ domains, backends, registries, admin }: Settings): readonly string[] {
+  const keys = [
+    ...domains.flatMap(({ certificates }, at) =>
       certificates.map(({ key }, index) => [`domains[${at}].certificates[${index}].key`, key] as const),
     ),
-    ...Object.entries(settings.backends).flatMap(([name, backend]) =>
+    ...Object.entries(backends).flatMap(([name, backend]) =>
       'key' in backend && backend.key !== null ? [[`backends.${name}.key`, backend.key] as const] : [],
     ),
   ]
-  return named
-    .filter(([, file]) => isPublic(file))
-    .map(([setting, file]) => `${setting}: ${file} is a private key and may be read by everybody on this machine`)
+  const places = [
+    ...Object.entries(registries).flatMap(([name, { state }]) =>
+      state === null
+        ? []
+        : [state, join(state, OVERLAY_FILE)].map((path) => [`registries.${name}.state`, path] as const),
+    ),
+    ['admin.socket', dirname(admin.socket)] as const,
+  ]
+  return [
+    ...keys.flatMap(([setting, file]) =>
+      looseRights(file, 'secret').map((problem) => `${setting}: ${file} is a private key and ${problem}`),
+    ),
+    ...places.flatMap(([setting, path]) =>
+      looseRights(path, 'settings').map((problem) => `${setting}: ${path} ${problem}`),
+    ),
+  ]
 }
 
 function domainOptions(domain: DomainSettings, { ticketKeys }: Settings): DomainOptions {

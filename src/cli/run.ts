@@ -26,6 +26,7 @@ import type { Store } from '../store/store.ts'
 import { linkedSecret, RotatingSecret, secretServer, type TicketSecret } from '../store/ticket-secret.ts'
 import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
+import { processWarnings } from './process-warnings.ts'
 import { versionOf } from './version.ts'
 
 export interface RunOptions {
@@ -70,6 +71,7 @@ export async function run(options: RunOptions): Promise<number> {
     registries: Object.keys(settings.registries),
   })
   if (cluster.isWorker) return worker(settings, log, metrics, options.env[EMBEDDED_SOCKET] ?? '')
+  for (const warning of [...loaded.warnings, ...processWarnings()]) log.warn({}, warning)
 
   const folder = mkdtempSync(join(tmpdir(), 'brokergate-'))
   const embeddedPath = join(folder, 'broker.sock')

@@ -1,5 +1,6 @@
 import { accessSync, constants, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { looseRights } from '../file-rights.ts'
 import { applyEnvironment, settingNamesAt } from './environment.ts'
 import { contradictions } from './rules.ts'
 import { PATHS, SECRETS, SETTINGS, type Settings } from './schema.ts'
@@ -25,6 +26,8 @@ export type Loaded =
       readonly settings: Settings
       /** Everything that was read or is named to be read, and the folders of `include`: what a reload watches. */
       readonly files: readonly string[]
+      /** Files that others on this machine may read or change and should not; in the form of an issue. */
+      readonly warnings: readonly string[]
     }
   | { readonly kind: 'invalid'; readonly issues: readonly Issue[] }
 
@@ -42,7 +45,8 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
 
   const root = mergeAll(tree, issues)
   applyEnvironment(root, env, dirname(main), issues)
-  resolveSecrets(root, env, files, issues)
+  const read = [...files]
+  const secretFiles = resolveSecrets(root, env, files, issues)
   resolvePaths(root, files, issues)
 
   const input = toPlain(root)
@@ -78,7 +82,7 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
   const { include: _, ...settings } = parsed.data
   // The one path with a default; a path that was written is absolute by now.
   settings.admin.socket = resolve(dirname(main), settings.admin.socket)
-  return { kind: 'valid', settings: freeze(settings), files: [...files] }
+  return { kind: 'valid', settings: freeze(settings), files: [...files], warnings: rightsWarnings(read, secretFiles) }
 }
 
 /** Of a text that was not quoted: `password: ab,cd` between braces is `password: ab` and a key `cd` without a value. */
@@ -167,10 +171,36 @@ function mergeAll(trees: readonly Tree[], issues: Issue[]): Tree {
   return root!
 }
 
-/** Puts the text in the place of `{ file: … }` and `{ env: … }`. */
-function resolveSecrets(root: Tree, env: NodeJS.ProcessEnv, files: Set<string>, issues: Issue[]): void {
+/** Of the configuration's own files, and of those that hold secrets, by the first setting that is in each. */
+function rightsWarnings(read: readonly string[], secretFiles: ReadonlyMap<string, Issue>): readonly string[] {
+  return [
+    ...[...secretFiles].flatMap(([file, issue]) =>
+      looseRights(file, 'secret').map((problem) =>
+        formatIssue({ ...issue, message: `${file} holds a secret and ${problem}` }),
+      ),
+    ),
+    ...read
+      .filter((file) => !secretFiles.has(file))
+      .flatMap((file) => looseRights(file, 'settings').map((problem) => `${file} ${problem}`)),
+  ]
+}
+
+/** Puts the text in the place of `{ file: … }` and `{ env: … }`; answers with every file that holds a secret. */
+function resolveSecrets(
+  root: Tree,
+  env: NodeJS.ProcessEnv,
+  files: Set<string>,
+  issues: Issue[],
+): ReadonlyMap<string, Issue> {
+  const secretFiles = new Map<string, Issue>()
+  const holds = (file: string, place: Issue) => {
+    if (!secretFiles.has(file)) secretFiles.set(file, place)
+  }
   for (const setting of SECRETS) {
     for (const { path, value, replace } of matches(root, setting.split('.'))) {
+      // What came from the environment stands in no file.
+      if (value.kind === 'scalar' && files.has(value.place.file))
+        holds(value.place.file, issueAt(value.place, path, ''))
       if (value.kind !== 'map' || value.entries.size !== 1) continue
       const [source] = value.entries.keys()
       const named = treeAt(value, [source ?? ''])
@@ -180,10 +210,12 @@ function resolveSecrets(root: Tree, env: NodeJS.ProcessEnv, files: Set<string>, 
         source === 'env'
           ? secretFromEnv(named.value, env)
           : secretFromFile(resolve(named.place.folder, named.value), files)
+      if (source === 'file') holds(resolve(named.place.folder, named.value), issueAt(named.place, path, ''))
       if ('missing' in found) issues.push(issueAt(named.place, [...path, source], found.missing))
       replace({ kind: 'scalar', place: named.place, value: 'missing' in found ? '' : found.text })
     }
   }
+  return secretFiles
 }
 
 type Secret = { readonly text: string } | { readonly missing: string }
