@@ -73,11 +73,14 @@ export async function run(options: RunOptions): Promise<number> {
   if (cluster.isWorker) return worker(settings, log, metrics, options.env[EMBEDDED_SOCKET] ?? '')
   for (const warning of [...loaded.warnings, ...processWarnings()]) log.warn({}, warning)
 
-  const folder = mkdtempSync(join(tmpdir(), 'brokergate-'))
+  // Nothing else is ever written to a temporary folder: without an embedded broker there may be none.
+  const embedded = Object.values(settings.backends).some((backend) => backend.kind === 'embedded')
+  const folder = embedded ? temporaryFolder(log) : ''
+  if (folder === null) return 1
   const embeddedPath = join(folder, 'broker.sock')
   let broker: EmbeddedBroker | null = null
   try {
-    if (Object.values(settings.backends).some((backend) => backend.kind === 'embedded')) {
+    if (embedded) {
       broker = await startEmbeddedBroker({
         path: embeddedPath,
         onError: (error) => log.debug({ error }, 'embedded broker: trouble with a client'),
@@ -94,8 +97,20 @@ export async function run(options: RunOptions): Promise<number> {
     })
   } finally {
     await broker?.close()
-    rmSync(folder, { recursive: true, force: true })
+    if (folder !== '') rmSync(folder, { recursive: true, force: true })
     log.flush()
+  }
+}
+
+/** Null after a line in the log: on a read-only file system somebody has to say where. */
+function temporaryFolder(log: Log & { flush(): void }): string | null {
+  try {
+    return mkdtempSync(join(tmpdir(), 'brokergate-'))
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    log.error({}, `not started: no folder for the socket of the embedded broker, set TMPDIR to one: ${why}`)
+    log.flush()
+    return null
   }
 }
 
