@@ -12,6 +12,7 @@ import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
+import { endOnFault } from '../control/last-words.ts'
 import { createLog, type Log, sessionLine } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
 import { reasonOf } from '../errors.ts'
@@ -62,6 +63,7 @@ export async function run(options: RunOptions): Promise<number> {
   }
   const { settings } = loaded
   const log = createLog({ level: settings.log.level, format: settings.log.format })
+  endOnFault(log)
   const metrics = createMetrics({
     version: versionOf(),
     runtime: RUNTIME,

@@ -37,7 +37,7 @@ export function createLog(options: LogOptions): Log & { flush(): void } {
     base: { pid: process.pid, worker: cluster.worker?.id ?? null },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
-    serializers: { error: pino.stdSerializers.err },
+    serializers: { error: errorFacts },
     redact: { paths: SECRET_NAMES.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '[redacted]' },
   }
   const pretty = options.format === 'pretty' || (options.format === 'auto' && process.stdout.isTTY === true)
@@ -70,6 +70,32 @@ export function createLog(options: LogOptions): Log & { flush(): void } {
   })
 }
 
+/** How deep the causes of an error are told. */
+const MAX_CAUSES = 4
+
+/**
+ * What an error says, and nothing that somebody hung onto it: requests with their headers, tokens with their claims.
+ * Messages and stacks of its causes follow its own.
+ */
+function errorFacts(error: unknown): unknown {
+  if (!(error instanceof Error)) return { type: typeof error, message: String(error) }
+  const messages: string[] = []
+  const stacks: string[] = []
+  let cause: unknown = error
+  for (let depth = 0; depth < MAX_CAUSES && cause instanceof Error; depth++, cause = cause.cause) {
+    messages.push(cause.message)
+    stacks.push(cause.stack ?? String(cause))
+  }
+  const { code, syscall } = error as NodeJS.ErrnoException
+  return {
+    type: error.name,
+    message: messages.join(': '),
+    stack: stacks.join('\ncaused by: '),
+    ...(typeof code === 'string' && { code }),
+    ...(typeof syscall === 'string' && { syscall }),
+  }
+}
+
 function named(logger: Log, flush: () => void): Log & { flush(): void } {
   return {
     debug: (fields, message) => logger.debug(fields, message),
@@ -95,7 +121,7 @@ export const LOG_FIELDS = {
   time:          { unit: null,      help: 'UTC, ISO 8601 with milliseconds.' },
   pid:           { unit: null,      help: 'Process id.' },
   worker:        { unit: null,      help: 'Number of the worker, counted up with every replacement; null in the primary and in a single process.' },
-  event:         { unit: null,      help: 'session for one that reached the broker, attempt for one that did not; denied for what a policy denies.' },
+  event:         { unit: null,      help: 'session for one that reached the broker, attempt for one that did not; denied for what a policy denies; fault where an error of this program ended the process.' },
   id:            { unit: null,      help: 'Of the connection; unique among the processes.' },
   port:          { unit: null,      help: 'The port whose rules apply.' },
   remoteAddress: { unit: null,      help: 'Address of the device: of the socket, or as a trusted PROXY header says.' },
