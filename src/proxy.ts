@@ -16,16 +16,21 @@ import type { Domain, Domains } from './tls/domains.ts'
 import { handshake } from './tls/handshake.ts'
 import type { RefusedResumptions } from './tls/tickets.ts'
 
-export interface Parts {
-  readonly metrics: Metrics
+/** What serves a connection from its ClientHello to its end, whatever is reloaded meanwhile. */
+export interface Served {
+  readonly domains: Domains
   readonly handlers: Readonly<Record<'mqtt' | 'https', ProtocolHandler>>
   /** Whether MQTT is carried by the second transport, where it can be. */
   readonly lift: boolean
+}
+
+export interface Parts {
+  readonly metrics: Metrics
   readonly refusedResumptions: Pick<RefusedResumptions, 'has'>
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
-  /** Those of the generation in force. */
-  domains(): Domains
+  /** The generation in force, held until it is left. */
+  enter(): { readonly generation: Served; leave(): void }
   /** Told once of every connection, at its very end. */
   ended(connection: Origin, trace: Trace, reason: CloseReason, error: ProxyError | null): void
 }
@@ -34,9 +39,11 @@ export interface Parts {
 export function createServe(parts: Parts) {
   return async function serve(socket: Socket, listener: ListenerOptions): Promise<CloseReason> {
     const accepted = accept(socket, listener)
-    const life: Life = { connection: accepted, trace: newTrace() }
+    const life: Life = { connection: accepted, trace: newTrace(), leave: () => {} }
     const result = await pass(parts, life, accepted, listener).catch(asProxyError)
-    return end(parts, life.connection, life.trace, result)
+    const reason = end(parts, life.connection, life.trace, result)
+    life.leave()
+    return reason
   }
 }
 
@@ -44,6 +51,7 @@ export function createServe(parts: Parts) {
 interface Life {
   connection: AcceptedConnection | SecuredConnection
   readonly trace: Trace
+  leave: () => void
 }
 
 async function pass(
@@ -57,11 +65,13 @@ async function pass(
   if (greeting.kind === 'probe') return 'probe'
   const connection = behind(accepted, greeting)
   life.connection = connection
-  const admitted = admission(parts, connection, greeting, trace)
-  const secured = await secure(parts, connection, admitted, trace)
+  const { generation, leave } = parts.enter()
+  life.leave = leave
+  const admitted = admission(parts, generation, connection, greeting, trace)
+  const secured = await secure(parts, generation, connection, admitted, trace)
   // The accepted socket has done its work, and with it goes what it holds.
   life.connection = secured
-  const handler = parts.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
+  const handler = generation.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
   return handler.serve(secured, trace, parts.closing)
 }
 
@@ -95,6 +105,7 @@ interface Admitted {
 /** Rung 2: which ways in the ClientHello leaves open, before any key work. */
 function admission(
   parts: Parts,
+  { domains }: Served,
   connection: AcceptedConnection,
   greeting: Extract<Greeting, { kind: 'hello' }>,
   trace: Trace,
@@ -106,7 +117,7 @@ function admission(
   if (serverName.kind === 'absent') throw new ProxyError('ERR_SNI_MISSING', 'the ClientHello names no server')
   if (serverName.kind === 'invalid') throw new ProxyError('ERR_SNI_INVALID', serverName.detail)
   trace.serverName = serverName.name
-  const domain = parts.domains().find(serverName.name)
+  const domain = domains.find(serverName.name)
   if (domain === null) throw new ProxyError('ERR_SNI_UNKNOWN', `no domain is named ${serverName.name}`)
   if (!domain.enabled) throw new ProxyError('ERR_DOMAIN_DISABLED', `${domain.name} is disabled`)
   const answer = admit(domain, connection.port, hello.alpnProtocols)
@@ -122,6 +133,7 @@ function admission(
 /** Rung 3: TLS with the domain's own context. */
 async function secure(
   parts: Parts,
+  generation: Served,
   connection: AcceptedConnection,
   admitted: Admitted,
   trace: Trace,
@@ -135,7 +147,7 @@ async function secure(
     requestCert,
     alpn,
     // HTTP is read by node:http, which needs a socket of Node's.
-    lift: parts.lift && rows[0]!.protocol === 'mqtt',
+    lift: generation.lift && rows[0]!.protocol === 'mqtt',
     deadlineMs: connection.acceptedAt + domain.handshakeTimeoutMs - started,
     signal: parts.closing,
   })

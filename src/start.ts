@@ -1,33 +1,28 @@
-import { assemble, type Generation } from './assemble.ts'
-import type { Authenticated } from './auth/authenticator.ts'
+import { type AssembleOptions, assemble, type Generation, servedFor } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
-import { presentsCustom } from './auth/parameters.ts'
-import { presentsSigV4 } from './auth/sigv4-read.ts'
 import type { Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
+import { Generations } from './generation/generations.ts'
+import type { Material } from './generation/material.ts'
+import { type Host, type Service, serviceOf } from './generation/service.ts'
+import { SharedParts } from './generation/shared.ts'
 import { createForwarder } from './https/forward.ts'
-import { httpsHandler } from './https/front.ts'
-import { observed } from './https/observed-permit.ts'
 import type { FrontParts } from './https/parts.ts'
-import { publishLimits } from './https/publish.ts'
-import { routeTable } from './https/routes.ts'
 import { addressMatcher } from './listener/addresses.ts'
-import { Acceptor, type Capacity, type Listener } from './listener/listener.ts'
-import { type DomainRules, domainRules } from './mqtt/domain-rules.ts'
+import { Doors, type DoorsChange } from './listener/doors.ts'
+import { Acceptor, type Capacity, type Listener, type ListenerOptions } from './listener/listener.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
-import type { Permit } from './policy/permit.ts'
-import { connectionVariables } from './policy/variables.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
 import type { Store } from './store/store.ts'
 import type { TicketSecret } from './store/ticket-secret.ts'
+import type { Domain } from './tls/domains.ts'
 import { RefusedResumptions } from './tls/tickets.ts'
-import { upgrade } from './wss/upgrade.ts'
 
 export interface StartOptions {
   readonly metrics: Metrics
@@ -51,17 +46,33 @@ export interface StartOptions {
   readonly store: Store
   /** What keys of session tickets are made of, in all processes. */
   readonly ticketSecret: TicketSecret
+  /** Told of the generations that live, the oldest first, whenever that changes. */
+  readonly generations: (live: readonly number[]) => void
+  /** This counts from now on, the first one included. */
+  readonly committed: (material: Material) => void
+}
+
+/** A change of the settings that has been made possible, and waits for the word. */
+export interface Prepared {
+  /** From here on it counts. */
+  commit(): void
+  /** As if it had never been. */
+  abort(): Promise<void>
 }
 
 /** A proxy that accepts, in this process. */
 export interface Running {
-  readonly listeners: readonly Listener[]
+  readonly listeners: readonly Pick<Listener, 'host' | 'port'>[]
   /** Connections and sessions of this process. */
   readonly live: { readonly connections: number; readonly sessions: number }
   /** Every session of this process, to be looked at and ended. */
   readonly sessions: ReadonlySet<LiveSession>
-  /** By their names in the settings. */
+  /** Those of the generation in force, by their names in the settings. */
   readonly registries: Generation['registries']
+  /** An overlay has grown: whoever has it reads on. */
+  readOverlay(registry: string): void
+  /** Makes the next generation, with all that can go wrong; issues say why there is none. Nothing has changed yet. */
+  prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }>
   stopAccepting(): Promise<void>
   /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
   endSessions(graceMs: number): Promise<void>
@@ -71,174 +82,207 @@ export type Started =
   | { readonly kind: 'running'; readonly running: Running }
   | { readonly kind: 'refused'; readonly issues: readonly string[] }
 
-/** For the broker to answer CONNECT. */
-const CONNACK_TIMEOUT_MS = 10_000
-
 /** Share of the grace period in which sessions are told to go; the rest is for their last bytes. */
 const FAREWELL_SHARE = 0.8
 
 /** Settings → parts → listeners. */
-export async function start(settings: Settings, options: StartOptions): Promise<Started> {
-  const { metrics } = options
-  const { embeddedPath, log, registrar, registered, ticketSecret } = options
-  const parts = { metrics, embeddedPath, log, registrar, registered, ticketSecret }
-  const assembled = await assemble(settings, { number: 1, ...parts })
-  if (assembled.kind === 'refused') return assembled
-  const { generation } = assembled
-  const { events } = generation
-  for (const warning of generation.warnings) options.warn(warning)
+export async function start(material: Material, options: StartOptions): Promise<Started> {
+  const begun = await Program.begin(material, options)
+  return begun instanceof Program ? { kind: 'running', running: begun } : { kind: 'refused', issues: begun }
+}
 
-  const closing = new AbortController()
-  const refusedResumptions = new RefusedResumptions()
-  const identify = identifier({
-    metrics,
-    refusedResumptions,
-    authenticatorFor: ({ domain }, method) => generation.authenticator(domain.name, method),
-  })
-  const rulesFor = domainRules(settings)
-  const mqtt = mqttHandler({
-    limits: {
-      connectTimeoutMs: settings.limits.connectTimeout,
-      connectBytes: settings.limits.connectSize,
-      connackTimeoutMs: CONNACK_TIMEOUT_MS,
-      halfCloseMs: settings.limits.halfCloseTimeout,
-    },
-    metrics,
-    wheel: new KeepAliveWheel(),
-    lifetimes: new Lifetimes(),
-    store: options.store,
-    identify,
-    rulesFor,
-    backendFor: (domain) => generation.backend(domain.backend),
-    denied: options.denied,
-    tell: events === null ? null : (event) => events.send(event),
-  })
-  const { http } = settings.limits
-  // By the first of the server names, which is what a domain is called.
-  const routes = new Map(settings.domains.map((domain) => [domain.serverNames[0]!, routeTable(domain.routes)]))
-  const https = httpsHandler({
-    limits: {
-      headerTimeoutMs: http.headerTimeout,
-      bodyTimeoutMs: http.bodyTimeout,
-      idleTimeoutMs: http.idleTimeout,
-      headerBytes: http.headerSize,
-      headers: http.headers,
-      bodyBytes: http.bodySize,
-    },
-    identify,
-    presentsSigV4,
-    presentsCustom,
-    tokenKeyNames: (domain) => generation.tokenKeyNames(domain.name),
-    hasDefaultAuthorizer: (domain) => generation.hasDefaultAuthorizer(domain.name),
-    permitFor: (connection, who) => httpsPermit(connection, who, rulesFor(connection.domain), options),
-    publishLimits: (domain) => publishLimits(rulesFor(domain).rules),
-    publisher: (domain) => generation.publisher(domain.backend),
-    websocket: (request, socket, head) =>
-      upgrade(request, socket, head, {
-        maxMessageBytes: settings.limits.webSocketMessageSize,
-        firstMessageBytes: settings.limits.connectSize,
-      }),
-    serveMqtt: mqtt.serveArrival,
-    routes: (domain) => routes.get(domain.name) ?? [],
-    httpBackend: generation.httpBackend,
-    forwarder: await createForwarder(),
-    answered(connection, answered) {
-      metrics.request(answered.route, answered.status, answered.seconds)
-      options.answered(connection, answered)
-    },
-  })
-  generation.watch(() => {
-    mqtt.rejudge().catch((error: unknown) => log.error({ error }, 'live sessions could not be judged again'))
-  })
-  const serve = createServe({
-    metrics,
-    handlers: { mqtt, https },
-    lift: settings.transport === 'auto',
-    refusedResumptions,
-    closing: closing.signal,
-    domains: () => generation.domains,
-    ended: options.ended,
-  })
-  const acceptor = new Acceptor(options.capacity, metrics, (socket, listener) => void serve(socket, listener))
+/** What lives as long as the process; all else belongs to a generation of the settings. */
+class Program implements Running {
+  readonly #options: StartOptions
+  readonly #shared = new SharedParts()
+  readonly #closing = new AbortController()
+  readonly #acceptor: Acceptor
+  readonly #doors: Doors
+  readonly #host: Host
+  /** Whose a domain is. */
+  readonly #owners = new WeakMap<Domain, Service>()
+  #generations: Generations<Service> | null = null
+  #unwatch = () => {}
 
-  const listeners: Listener[] = []
-  for (const { bind, as, proxyProtocol, helloTimeout } of settings.listeners) {
+  static async begin(material: Material, options: StartOptions): Promise<Program | readonly string[]> {
+    const program = new Program(options, await createForwarder())
+    const prepared = await program.prepare(material)
+    if ('issues' in prepared) return prepared.issues
+    prepared.commit()
+    return program
+  }
+
+  private constructor(options: StartOptions, forwarder: Host['forwarder']) {
+    this.#options = options
+    const { metrics } = options
+    const refusedResumptions = new RefusedResumptions()
+    const identify = identifier({
+      metrics,
+      refusedResumptions,
+      authenticatorFor: ({ domain }, method) => this.#ownerOf(domain).generation.authenticator(domain.name, method),
+    })
+    const mqtt = mqttHandler({
+      metrics,
+      wheel: new KeepAliveWheel(),
+      lifetimes: new Lifetimes(),
+      store: options.store,
+      identify,
+      limitsFor: (domain) => this.#ownerOf(domain).sessionLimits,
+      rulesFor: (domain) => this.#ownerOf(domain).rulesFor(domain),
+      rulesInForce: (connection) => this.#rulesInForce(connection),
+      backendFor: (domain) => this.#ownerOf(domain).generation.backend(domain.backend),
+      denied: options.denied,
+      tellFor: (domain) => this.#ownerOf(domain).tell,
+    })
+    const { answered, denied } = options
+    this.#host = { metrics, mqtt, identify, forwarder, answered, denied }
+    const serve = createServe({
+      metrics,
+      refusedResumptions,
+      closing: this.#closing.signal,
+      enter: () => this.#inForce.enter(),
+      ended: options.ended,
+    })
+    this.#acceptor = new Acceptor(options.capacity, metrics, (socket, listener) => void serve(socket, listener))
+    this.#doors = new Doors(this.#acceptor, (socket, listener) => this.#acceptor.serve(socket, listener))
+  }
+
+  get listeners() {
+    return this.#doors.bound
+  }
+
+  get live() {
+    return { connections: this.#acceptor.live, sessions: this.#host.mqtt.live.size }
+  }
+
+  get sessions(): ReadonlySet<LiveSession> {
+    return this.#host.mqtt.live
+  }
+
+  get registries(): Generation['registries'] {
+    return this.#inForce.current.generation.registries
+  }
+
+  readOverlay(registry: string): void {
+    const all = Array.from(this.#inForce.all, ({ generation }) => generation.registries.get(registry))
+    for (const live of new Set(all)) live?.readOverlay()
+  }
+
+  async prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }> {
+    const { number, settings, files } = material
+    const { metrics, embeddedPath, log, registrar, registered, ticketSecret } = this.#options
+    const assembling: AssembleOptions = {
+      number,
+      metrics,
+      embeddedPath,
+      log,
+      registrar,
+      registered,
+      ticketSecret,
+      read: (file) => contentsOf(files, file),
+      shared: this.#shared,
+      inForce: () => this.#generations?.current.generation ?? null,
+    }
+    const assembled = await assemble(settings, assembling)
+    if (assembled.kind === 'refused') return { issues: assembled.issues }
+    const { generation } = assembled
     try {
-      listeners.push(
-        await acceptor.listen({
-          host: bind.host,
-          port: bind.port,
-          as,
-          proxyProtocol:
-            proxyProtocol === null
-              ? null
-              : { versions: proxyProtocol.versions, trusts: addressMatcher(proxyProtocol.trustedSources) },
-          helloTimeoutMs: helloTimeout,
-        }),
-      )
+      const doors = await this.#doors.prepare(settings.listeners.map(listenerOptions))
+      if (typeof doors === 'string') {
+        await generation.close()
+        return { issues: [doors] }
+      }
+      const service = serviceOf(generation, this.#host)
+      return {
+        commit: () => {
+          this.#commit(service, doors)
+          this.#options.committed(material)
+        },
+        abort: () => {
+          doors.abort()
+          return generation.close()
+        },
+      }
     } catch (error) {
-      await Promise.all(listeners.map((listener) => listener.close()))
       await generation.close()
-      const why = error instanceof Error ? error.message : String(error)
-      return { kind: 'refused', issues: [`listeners: ${bind.host} port ${bind.port}: ${why}`] }
+      throw error
     }
   }
 
-  return {
-    kind: 'running',
-    running: {
-      listeners,
-      registries: generation.registries,
-      get live() {
-        return { connections: acceptor.live, sessions: mqtt.live.size }
-      },
-      sessions: mqtt.live,
-      async stopAccepting() {
-        acceptor.stop()
-        await Promise.all(listeners.map((listener) => listener.close()))
-        closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
-      },
-      async endSessions(graceMs) {
-        const until = performance.now() + graceMs
-        const sessions = [...mqtt.live, ...https.live]
-        const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
-        const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
-        while (acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
-        for (const timer of timers) clearTimeout(timer)
-        await generation.close()
-      },
-    },
+  async stopAccepting(): Promise<void> {
+    this.#acceptor.stop()
+    await this.#doors.close()
+    this.#closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
+  }
+
+  async endSessions(graceMs: number): Promise<void> {
+    const until = performance.now() + graceMs
+    const forwarded = Array.from(this.#inForce.all, ({ https }) => [...https.live]).flat()
+    const sessions = [...this.#host.mqtt.live, ...forwarded]
+    const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
+    const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
+    while (this.#acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
+    for (const timer of timers) clearTimeout(timer)
+    this.#unwatch()
+    await this.#inForce.close()
+  }
+
+  get #inForce(): Generations<Service> {
+    // Nothing is accepted before the first generation counts.
+    return this.#generations!
+  }
+
+  #ownerOf(domain: Domain): Service {
+    const owner = this.#owners.get(domain)
+    if (owner === undefined) throw new Error(`the domain ${domain.name} is of no generation`)
+    return owner
+  }
+
+  #rulesInForce(connection: SecuredConnection) {
+    const { domains, rulesFor } = this.#inForce.current
+    const domain = servedFor(domains, connection)
+    return domain === null ? null : rulesFor(domain)
+  }
+
+  /** One turn of the event loop, in which nobody is served by half of each. */
+  #commit(service: Service, doors: DoorsChange): void {
+    const { log, warn, generations: changed } = this.#options
+    const { generation } = service
+    for (const domain of generation.domains.all) this.#owners.set(domain, service)
+    for (const warning of generation.warnings) warn(warning)
+    const judge = () => {
+      this.#host.mqtt.rejudge().catch((error: unknown) => {
+        log.error({ error }, 'live sessions could not be judged again')
+      })
+    }
+    this.#unwatch()
+    this.#unwatch = generation.watch(judge)
+    if (this.#generations === null) {
+      const failed = (error: unknown) => log.error({ error }, 'a former generation could not be closed in good order')
+      this.#generations = new Generations(service, { changed, failed })
+    } else {
+      this.#generations.replace(service)
+      judge()
+    }
+    doors.commit()
   }
 }
 
-/** What a principal may do over HTTPS, where there is no client id; its decisions are counted and told as those of MQTT. */
-function httpsPermit(
-  connection: SecuredConnection,
-  who: Authenticated,
-  { arn, reportOnly }: DomainRules,
-  { metrics, denied }: Pick<StartOptions, 'metrics' | 'denied'>,
-): Permit {
-  const { serverName: name } = connection.hello
-  const serverName = name.kind === 'name' ? name.name : null
-  const variables = connectionVariables({
-    clientId: null,
-    remoteAddress: connection.remoteAddress,
-    serverName,
-    thing: null,
-    connectAttributes: [],
-    lastWillTopic: null,
-    own: who.variables,
-  })
-  const { gate } = metrics.traffic
-  return observed(who.grants.permit(arn, variables), {
-    reportOnly,
-    decided(action, resource, allowed) {
-      const counters = allowed ? gate.allowed : gate.denied
-      // A route may ask for an action of its own, which has no counter.
-      if (Object.hasOwn(counters, action)) counters[action as keyof typeof counters]++
-      if (allowed) return
-      const trace = { serverName, principal: who.principal.id, clientId: null }
-      denied({ connection, trace, action, resource, code: 'ERR_ACTION_DENIED', reported: reportOnly })
-    },
-  })
+function contentsOf(files: Material['files'], file: string): string {
+  const contents = files[file]
+  if (contents === undefined) throw new Error(`${file} was not read`)
+  return contents
+}
+
+function listenerOptions({ bind, as, proxyProtocol, helloTimeout }: Settings['listeners'][number]): ListenerOptions {
+  return {
+    host: bind.host,
+    port: bind.port,
+    as,
+    proxyProtocol:
+      proxyProtocol === null
+        ? null
+        : { versions: proxyProtocol.versions, trusts: addressMatcher(proxyProtocol.trustedSources) },
+    helloTimeoutMs: helloTimeout,
+  }
 }

@@ -6,8 +6,9 @@ import test from 'ava'
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['cli'],
   cli: ['start.ts', 'assemble.ts', 'auth', 'config', 'control', 'registry', 'backend', 'policy', 'store'],
-  'start.ts': ['assemble.ts', 'proxy.ts', 'auth', 'listener', 'mqtt', 'wss', 'https', 'policy', 'tls'],
-  'assemble.ts': ['plugins.ts', 'listener', 'registry', 'tls', 'file-rights.ts'],
+  'start.ts': ['assemble.ts', 'generation', 'proxy.ts', 'auth', 'https', 'listener', 'mqtt', 'tls'],
+  'assemble.ts': ['generation', 'plugins.ts', 'registry', 'tls'],
+  generation: ['plugins.ts', 'auth', 'https', 'listener', 'mqtt', 'policy', 'registry', 'tls', 'wss', 'file-rights.ts'],
   'proxy.ts': ['listener', 'tls'],
   'plugins.ts': ['auth', 'backend', 'events.ts'],
   auth: ['policy', 'registry'],

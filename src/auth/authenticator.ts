@@ -71,6 +71,13 @@ export type AuthOutcome =
   | Authenticated
   | { readonly kind: 'denied'; readonly code: FailureCode; readonly detail: string }
 
+/** Of a live connection, by a reload: nothing says any more who may come this way. */
+export const GONE: AuthOutcome & { readonly kind: 'denied' } = {
+  kind: 'denied',
+  code: 'ERR_AUTHORIZATION_ENDED',
+  detail: 'the settings have no such domain, or it has no such way in any more',
+}
+
 /** Decides who a device is. A denial is an answer; only a fault is thrown. */
 export interface Authenticator<C extends Credentials = Credentials> {
   readonly method: C['kind']

@@ -91,17 +91,20 @@ export function namedByCrl(
  * Whether some line of issuers, each within its dates, leads to a CA of the domain. The library's verdict on a resumed
  * session is as old as the session; ticket keys see to it that it was about the same CAs, and this to the rest that time
  * can change.
+ * @param now null: of a live session, which dates do not end; then the CAs are others, and a presented certificate must
+ * say itself that it may issue
  */
-function leadsToCa(peer: PeerCertificate, anchors: readonly X509Certificate[], now: Date): boolean {
+export function leadsToCa(peer: PeerCertificate, anchors: readonly X509Certificate[], now: Date | null): boolean {
   const trusted = new Set(anchors.map((anchor) => anchor.fingerprint256))
   const pool = [...anchors, ...peer.chain.slice(0, MAX_PRESENTED)]
   const reached = new Set([peer.leaf.fingerprint256])
   const waiting = [peer.leaf]
   for (let certificate = waiting.pop(); certificate !== undefined; certificate = waiting.pop()) {
-    if (!isInDates(certificate, now)) continue
+    if (now !== null && !isInDates(certificate, now)) continue
     if (trusted.has(certificate.fingerprint256)) return true
     for (const issuer of pool) {
       if (reached.has(issuer.fingerprint256) || !isIssuedBy(certificate, issuer)) continue
+      if (now === null && !issuer.ca && !trusted.has(issuer.fingerprint256)) continue
       reached.add(issuer.fingerprint256)
       waiting.push(issuer)
     }

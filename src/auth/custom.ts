@@ -5,7 +5,7 @@ import { type Grants, NO_VARIABLES } from '../policy/permit.ts'
 import { type AuthorizerEntry, NO_THINGS } from '../registry/entries.ts'
 import type { Registry } from '../registry/registry.ts'
 import type { Yes } from './answer.ts'
-import type { Authenticated, Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
+import { type Authenticated, type Authenticator, type AuthOutcome, type Credentials, GONE } from './authenticator.ts'
 import type { Authorizers } from './authorizers.ts'
 import { type Dated, keyOver } from './outcome-cache.ts'
 import { readParameters } from './parameters.ts'
@@ -21,6 +21,8 @@ export interface CustomOptions {
   readonly defaultAuthorizer: string | null
   /** Whether a client's own choice counts. */
   readonly allowOverride: boolean
+  /** Those that count by now for a connection that these let in; null: its domain or its way in is gone. Absent: these. */
+  readonly inForce?: (connection: SecuredConnection) => CustomOptions | null
 }
 
 type Of<K extends Credentials['kind']> = Extract<Credentials, { readonly kind: K }>
@@ -66,7 +68,7 @@ interface Certificate {
 
 /** One device at one authorizer, from its first question to the end of its connection. */
 class Attempt {
-  readonly #options: CustomOptions
+  #options: CustomOptions
   readonly #credentials: Of<'custom'> | Of<'custom-x509'>
   readonly #connection: SecuredConnection
   /** As it was judged last. */
@@ -199,11 +201,20 @@ class Attempt {
 
   /** As at the beginning; another principal would be another device. */
   async #refresh(principalId: string, signal: AbortSignal): Promise<AuthOutcome> {
-    const stopped = this.#rejudgeCertificate()
+    const stopped = this.#followSettings() ?? this.#rejudgeCertificate()
     if (stopped !== null) return stopped
     const outcome = await this.ask(signal)
     if (outcome.kind === 'denied' || outcome.principal.id === principalId) return outcome
     return denied('ERR_AUTHORIZATION_ENDED', 'the authorizer names another principal than before')
+  }
+
+  /** From here on the settings that count now are asked. */
+  #followSettings(): Denial | null {
+    const { inForce } = this.#options
+    const now = inForce === undefined ? this.#options : inForce(this.#connection)
+    if (now === null) return GONE
+    this.#options = now
+    return null
   }
 
   #rejudgeCertificate(): Denial | null {
@@ -215,8 +226,12 @@ class Attempt {
   }
 
   #rejudge(entry: AuthorizerEntry, yes: Yes, answeredAt: number): AuthOutcome {
-    const stopped = this.#rejudgeCertificate()
+    const stopped = this.#followSettings() ?? this.#rejudgeCertificate()
     if (stopped !== null) return stopped
+    const { allowed, defaultAuthorizer } = this.#options
+    if (entry.name !== defaultAuthorizer && !allowed.includes(entry.name)) {
+      return denied('ERR_AUTHORIZATION_ENDED', `the domain has no authorizer ${entry.name} any more`)
+    }
     const current = this.#find(entry.name)
     if (current === null || current.kind !== entry.kind) {
       return denied('ERR_AUTHORIZATION_ENDED', `authorizer ${entry.name} is not there any more, or not ACTIVE`)

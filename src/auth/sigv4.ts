@@ -1,9 +1,10 @@
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import type { SecuredConnection } from '../connection.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
 import { NO_GRANTS, NO_VARIABLES } from '../policy/permit.ts'
 import { type AccessKey, NO_THINGS } from '../registry/entries.ts'
 import type { Registry } from '../registry/registry.ts'
-import type { Authenticator, AuthOutcome, Credentials, HttpProof } from './authenticator.ts'
+import { type Authenticator, type AuthOutcome, type Credentials, GONE, type HttpProof } from './authenticator.ts'
 import { canonicalHeaders, canonicalPath, canonicalQuery, canonicalRequest } from './sigv4-canonical.ts'
 import { fieldsOf, readSigned, type SignedRequest } from './sigv4-read.ts'
 import { EMPTY_PAYLOAD_HASH, SigningKeys, sha256Hex, sign } from './sigv4-sign.ts'
@@ -23,6 +24,8 @@ export interface SigV4Options {
   /** Accept presigned queries whose session token was signed with the rest; AWS IoT does not. */
   readonly allowSignedToken: boolean
   readonly now?: () => Date
+  /** Those that count by now for a connection that these let in; null: its domain or its way in is gone. Absent: these. */
+  readonly inForce?: (connection: SecuredConnection) => SigV4Options | null
 }
 
 type Denial = Extract<AuthOutcome, { readonly kind: 'denied' }>
@@ -48,9 +51,9 @@ export function sigv4(options: SigV4Options): Authenticator<Extract<Credentials,
   const decide = judge(options)
   return {
     method: 'sigv4',
-    async authenticate({ http }) {
+    async authenticate({ http }, connection) {
       try {
-        return decide(http)
+        return decide(http, connection)
       } catch (error) {
         // Whatever went wrong, nobody is admitted by it.
         throw new ProxyError('ERR_IDENTITY_FAULT', 'the signature could not be judged', { cause: error })
@@ -59,13 +62,13 @@ export function sigv4(options: SigV4Options): Authenticator<Extract<Credentials,
   }
 }
 
-function judge(options: SigV4Options): (http: HttpProof) => AuthOutcome {
+function judge(options: SigV4Options): (http: HttpProof, connection: SecuredConnection) => AuthOutcome {
   const keys = new SigningKeys(CACHED_KEYS)
   // Apart, so that strangers with ever new ids cannot push the fleet's keys out.
   const decoys = new SigningKeys(CACHED_KEYS)
   const pepper = randomBytes(32)
 
-  return (http) => {
+  return (http, connection) => {
     const reading = readSigned(http)
     if (reading.kind === 'absent') return denied('ERR_CREDENTIALS_ABSENT', 'the request is not signed')
     if (reading.kind === 'malformed') return denied('ERR_CREDENTIALS_MALFORMED', reading.detail)
@@ -94,7 +97,7 @@ function judge(options: SigV4Options): (http: HttpProof) => AuthOutcome {
     }
     if (known === null) return denied('ERR_ACCESS_KEY_UNKNOWN', 'no ACTIVE access key of this id')
     if (!fits) return mismatch('the signature does not fit the request')
-    return tokenOf(known, request.sessionToken) ?? admitted(options, known)
+    return tokenOf(known, request.sessionToken) ?? admitted(options, known, connection)
   }
 }
 
@@ -165,8 +168,8 @@ function tokenOf(key: AccessKey, presented: string | null): Denial | null {
 /** IAM user guide, "unique identifiers": ids from the Security Token Service begin with ASIA. */
 const isTemporary = ({ id }: AccessKey): boolean => id.startsWith('ASIA')
 
-function admitted(options: SigV4Options, key: AccessKey): AuthOutcome {
-  const rejudge = (): AuthOutcome => judgeAgain(options, key)
+function admitted(options: SigV4Options, key: AccessKey, connection: SecuredConnection): AuthOutcome {
+  const rejudge = (): AuthOutcome => judgeAgain(options, key, connection)
   return {
     kind: 'authenticated',
     principal: { id: key.id, method: 'sigv4', attributes: {} },
@@ -181,12 +184,14 @@ function admitted(options: SigV4Options, key: AccessKey): AuthOutcome {
 }
 
 /** The signature was judged at the door and may have expired since; the key must be the one that made it. */
-function judgeAgain(options: SigV4Options, key: AccessKey): AuthOutcome {
+function judgeAgain(before: SigV4Options, key: AccessKey, connection: SecuredConnection): AuthOutcome {
   try {
+    const options = before.inForce === undefined ? before : before.inForce(connection)
+    if (options === null) return GONE
     const now = activeKey(options, key.id)
     if (now === null) return denied('ERR_ACCESS_KEY_UNKNOWN', 'the access key is gone or not ACTIVE')
     if (!isSame(now.secret, key.secret)) return denied('ERR_AUTHORIZATION_ENDED', 'the access key has another secret')
-    return tokenOf(now, key.sessionToken) ?? admitted(options, now)
+    return tokenOf(now, key.sessionToken) ?? admitted(options, now, connection)
   } catch {
     return denied('ERR_IDENTITY_FAULT', 'the access key could not be looked up')
   }

@@ -1,5 +1,5 @@
 import { createHash, type X509Certificate } from 'node:crypto'
-import type { PeerCertificate } from '../connection.ts'
+import type { PeerCertificate, SecuredConnection } from '../connection.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
 import { NO_GRANTS } from '../policy/permit.ts'
 import type { RegisteredCa } from '../registry/cas.ts'
@@ -8,8 +8,16 @@ import type { CertificateEntry, CertificateStatus, Recognition, Registry } from 
 import type { SelfRegistration } from '../registry/self-registration.ts'
 import { subjectField } from '../registry/subject.ts'
 import type { TrustMode } from '../tls/domains.ts'
-import type { Authenticated, Authenticator, AuthOutcome, Credentials } from './authenticator.ts'
-import { type Denial, denied, isForClients, namedByCrl, type PathOptions, refusedByCa } from './certificate-path.ts'
+import { type Authenticated, type Authenticator, type AuthOutcome, type Credentials, GONE } from './authenticator.ts'
+import {
+  type Denial,
+  denied,
+  isForClients,
+  leadsToCa,
+  namedByCrl,
+  type PathOptions,
+  refusedByCa,
+} from './certificate-path.ts'
 import { certificateVariables } from './certificate-variables.ts'
 
 export interface X509Options extends PathOptions {
@@ -27,6 +35,8 @@ export interface X509Options extends PathOptions {
   readonly minRsaBits?: number
   /** 8192 by default: the price of a verification grows with the square of the size. */
   readonly maxRsaBits?: number
+  /** Those that count by now for a connection that these let in; null: its domain or its way in is gone. Absent: these. */
+  readonly inForce?: (connection: SecuredConnection) => X509Options | null
 }
 
 /** As OpenSSL names P-256, P-384 and P-521. */
@@ -42,7 +52,7 @@ const STATUS_CODES: Readonly<Record<Exclude<CertificateStatus, 'ACTIVE'>, Failur
 export function x509(options: X509Options): Authenticator<Extract<Credentials, { readonly kind: 'x509' }>> {
   return {
     method: 'x509',
-    async authenticate({ peer }) {
+    async authenticate({ peer }, connection) {
       try {
         if (peer === null) return denied('ERR_CERTIFICATE_ABSENT', 'no client certificate')
         const now = options.now?.() ?? new Date()
@@ -50,7 +60,7 @@ export function x509(options: X509Options): Authenticator<Extract<Credentials, {
         const unfit = validityOf(leaf, now) ?? keyStrength(leaf, options.minRsaBits ?? 2048, options.maxRsaBits ?? 8192)
         if (unfit !== null) return unfit
         const known = recognize(options, leaf)
-        const outcome = decide(options, peer, known, now)
+        const outcome = decide({ options, peer, cas: options.caCertificates, connection }, peer, known, now)
         return outcome.kind === 'denied' ? await firstContact(options, peer, known, outcome, now) : outcome
       } catch (error) {
         if (error instanceof ProxyError) throw error
@@ -65,17 +75,31 @@ function recognize(options: X509Options, leaf: X509Certificate): Recognition {
   return options.registry()?.find(leaf) ?? { kind: 'unknown' }
 }
 
-/** What registry, CAs and lists say now, of a certificate that was fit when it came. */
-function decide(options: X509Options, peer: PeerCertificate, known: Recognition, now: Date): AuthOutcome {
+/** A device at the door or behind it. */
+interface Case {
+  readonly options: X509Options
+  /** As it was presented, with the verdict of then. */
+  readonly peer: PeerCertificate
+  /** Those that the verdict was about. */
+  readonly cas: readonly X509Certificate[]
+  readonly connection: SecuredConnection
+}
+
+/**
+ * What registry, CAs and lists say now, of a certificate that was fit when it came.
+ * @param seen the certificate with the verdict that counts now
+ */
+function decide(one: Case, seen: PeerCertificate, known: Recognition, now: Date): AuthOutcome {
+  const { options } = one
   if (known.kind === 'unreadable') return denied('ERR_CERTIFICATE_UNTRUSTED_CA', 'the certificate is not DER')
   if ((known.kind === 'registered' || known.kind === 'twin') && known.entry.status !== 'ACTIVE') {
     const how = known.kind === 'twin' ? 'has the same contents or serial number as one that is' : 'is'
     return denied(STATUS_CODES[known.entry.status], `the certificate ${how} ${known.entry.status} in the registry`)
   }
-  return trust(options, peer, known.kind === 'registered', now) ?? admitted(options, peer, known, now)
+  return trust(options, seen, known.kind === 'registered', now) ?? admitted(one, known, now)
 }
 
-function admitted(options: X509Options, peer: PeerCertificate, known: Recognition, now: Date): Authenticated {
+function admitted({ options, peer, ...rest }: Case, known: Recognition, now: Date): Authenticated {
   const registry = options.registry()
   // A changed copy that a CA vouches for is the device that is registered: no more, and no less, than it.
   const same = known.kind === 'registered' || (known.kind === 'twin' && known.same === 'contents')
@@ -83,7 +107,7 @@ function admitted(options: X509Options, peer: PeerCertificate, known: Recognitio
   const things = (entry === null ? null : registry?.things(entry.things, entry.exclusive)) ?? NO_THINGS
   // That the chain of a resumed session leads to a CA of today has just been asked; a live session is not ended by dates.
   const admittedPeer = peer.resumed ? { ...peer, resumed: false } : peer
-  const rejudge = (): AuthOutcome => judgeAgain(options, admittedPeer)
+  const rejudge = (): AuthOutcome => judgeAgain({ options, peer: admittedPeer, ...rest })
   return {
     kind: 'authenticated',
     principal: principalOf(peer.leaf, entry, things),
@@ -98,14 +122,33 @@ function admitted(options: X509Options, peer: PeerCertificate, known: Recognitio
 }
 
 /** Of a live session. Its dates were right when it came, and are asked again only where a session ends with them. */
-function judgeAgain(options: X509Options, peer: PeerCertificate): AuthOutcome {
+function judgeAgain({ options: before, peer, cas, connection }: Case): AuthOutcome {
   try {
+    const options = before.inForce === undefined ? before : before.inForce(connection)
+    if (options === null) return GONE
     const now = options.now?.() ?? new Date()
     const expired = options.cutAtExpiry ? validityOf(peer.leaf, now) : null
-    return expired ?? decide(options, peer, recognize(options, peer.leaf), now)
+    if (expired !== null) return expired
+    const seen = sameCas(cas, options.caCertificates) ? peer : seenByCas(peer, options.caCertificates)
+    return decide({ options, peer, cas, connection }, seen, recognize(options, peer.leaf), now)
   } catch {
     return denied('ERR_IDENTITY_FAULT', 'the certificate could not be judged again')
   }
+}
+
+function sameCas(ones: readonly X509Certificate[], others: readonly X509Certificate[]): boolean {
+  if (ones === others) return true
+  const prints = (cas: readonly X509Certificate[]) => cas.map((ca) => ca.fingerprint256).sort()
+  return prints(ones).join() === prints(others).join()
+}
+
+/**
+ * The TLS library's verdict was about other CAs. A yes of then counts where its path leads to a CA of now; a no stays one:
+ * what was never proved to the library is not proved here.
+ */
+function seenByCas(peer: PeerCertificate, cas: readonly X509Certificate[]): PeerCertificate {
+  if (peer.verifyError !== null || leadsToCa(peer, cas, null)) return peer
+  return { ...peer, verifyError: 'no path to a CA that the domain trusts by now' }
 }
 
 /** Somebody was refused: is it a device that registers itself, or waits for having done so? */

@@ -168,10 +168,16 @@ const TIMEOUT_MS = 10_000
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 /** One request to the admin socket of the running process. */
-export function ask(socketPath: string, path: string, method: 'GET' | 'POST', body?: unknown): Promise<Answer> {
+export function ask(
+  socketPath: string,
+  path: string,
+  method: 'GET' | 'POST',
+  body?: unknown,
+  timeout: number = TIMEOUT_MS,
+): Promise<Answer> {
   return new Promise((settle) => {
     const headers = { 'content-type': 'application/json' }
-    const asked = request({ socketPath, path, method, headers, timeout: TIMEOUT_MS }, (response) => {
+    const asked = request({ socketPath, path, method, headers, timeout }, (response) => {
       const chunks: Buffer[] = []
       let length = 0
       response.on('data', (chunk: Buffer) => {
@@ -189,7 +195,7 @@ export function ask(socketPath: string, path: string, method: 'GET' | 'POST', bo
         }
       })
     })
-    asked.on('timeout', () => asked.destroy(new Error(`no answer in ${TIMEOUT_MS} ms`)))
+    asked.on('timeout', () => asked.destroy(new Error(`no answer in ${timeout} ms`)))
     asked.on('error', (error: NodeJS.ErrnoException) => {
       const nobody = error.code === 'ECONNREFUSED' || error.code === 'ENOENT' || error.code === 'FailedToOpenSocket'
       settle(nobody ? { kind: 'nobody' } : { kind: 'failed', message: error.message })

@@ -13,6 +13,7 @@ import { init } from './init.ts'
 import { passwd } from './passwd.ts'
 import { type SimulateOptions, simulate } from './policy.ts'
 import { presignUrl } from './presign.ts'
+import { reload } from './reload.ts'
 import { run } from './run.ts'
 import { schema } from './schema.ts'
 import { version, versionOf } from './version.ts'
@@ -84,6 +85,21 @@ export function program(): Command {
       process.exitCode = await healthcheck({
         file: options.config ?? null,
         url: options.url ?? null,
+        env: process.env,
+        print,
+      })
+    })
+  root
+    .command('reload')
+    .description(
+      'have the running process read its configuration again; exit 0 once it is in force, or 1 with every issue',
+    )
+    .requiredOption(...config)
+    .option('--socket <path>', 'administration socket, instead of the one in the configuration')
+    .action(async (options: { config: string; socket?: string }) => {
+      process.exitCode = await reload({
+        file: options.config,
+        socket: options.socket ?? null,
         env: process.env,
         print,
       })

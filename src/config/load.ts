@@ -10,6 +10,7 @@ import {
   keyPlaceOf,
   matches,
   mergeTree,
+  type Path,
   parseTree,
   pathText,
   placeOf,
@@ -28,8 +29,15 @@ export type Loaded =
       readonly files: readonly string[]
       /** Files that others on this machine may read or change and should not; in the form of an issue. */
       readonly warnings: readonly string[]
+      /** Something that is wrong with a setting, with its place. */
+      issueAt(path: Path, message: string): Issue
     }
-  | { readonly kind: 'invalid'; readonly issues: readonly Issue[] }
+  | {
+      readonly kind: 'invalid'
+      readonly issues: readonly Issue[]
+      /** As above, as far as it was read: what has to change for another answer. */
+      readonly files: readonly string[]
+    }
 
 /**
  * Reads the file, what it includes and the environment into frozen settings, or says everything that is wrong with
@@ -41,7 +49,7 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
   const issues: Issue[] = []
   const tree = readTrees(main, files, issues)
   // Half a configuration would only bring issues about the half that is missing.
-  if (tree === null || issues.length > 0) return invalid(issues)
+  if (tree === null || issues.length > 0) return invalid(issues, [main, ...files])
 
   const root = mergeAll(tree, issues)
   applyEnvironment(root, env, dirname(main), issues)
@@ -77,12 +85,29 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
     if (issues.some((issue) => issue.path === pathText(path))) continue
     issues.push(issueAt(placeOf(root, path), path, message))
   }
-  if (issues.length > 0 || !parsed.success) return invalid(issues)
+  if (issues.length > 0 || !parsed.success) return invalid(issues, files)
 
   const { include: _, ...settings } = parsed.data
   // The one path with a default; a path that was written is absolute by now.
   settings.admin.socket = resolve(dirname(main), settings.admin.socket)
-  return { kind: 'valid', settings: freeze(settings), files: [...files], warnings: rightsWarnings(read, secretFiles) }
+  return {
+    kind: 'valid',
+    settings: freeze(settings),
+    files: [...files],
+    warnings: rightsWarnings(read, secretFiles),
+    issueAt: (path, message) => issueAt(placeOf(root, path), path, message),
+  }
+}
+
+/** Where the program that runs with this file is administered, whatever else is wrong with it; null: it does not say. */
+export function adminSocketOf(file: string): string | null {
+  try {
+    const tree = parseTree(readFileSync(file, 'utf8'), file, dirname(file))
+    const socket = 'kind' in tree ? treeAt(tree, ['admin', 'socket']) : null
+    return socket?.kind === 'scalar' && typeof socket.value === 'string' ? resolve(dirname(file), socket.value) : null
+  } catch {
+    return null
+  }
 }
 
 /** Of a text that was not quoted: `password: ab,cd` between braces is `password: ab` and a key `cd` without a value. */
@@ -98,16 +123,20 @@ function isRemnant(root: Tree, path: readonly (string | number)[]): boolean {
 /** `file:line:column: path: message`, the file as seen from the current folder. */
 export function formatIssue(issue: Issue): string {
   const near = isAbsolute(issue.file) ? relative(process.cwd(), issue.file) : issue.file
-  const file = near === '' || near.startsWith('..') ? issue.file : near
-  const place = issue.line === 0 ? file : `${file}:${issue.line}:${issue.column}`
+  return formatWholeIssue({ ...issue, file: near === '' || near.startsWith('..') ? issue.file : near })
+}
+
+/** The same for somebody who may be in another folder. */
+export function formatWholeIssue(issue: Issue): string {
+  const place = issue.line === 0 ? issue.file : `${issue.file}:${issue.line}:${issue.column}`
   return [place, issue.path, issue.message].filter((part) => part !== '').join(': ')
 }
 
-function invalid(issues: readonly Issue[]): Loaded {
+function invalid(issues: readonly Issue[], files: Iterable<string>): Loaded {
   const sorted = issues.toSorted((a, b) =>
     a.file === b.file ? a.line - b.line || a.column - b.column : a.file < b.file ? -1 : 1,
   )
-  return { kind: 'invalid', issues: sorted }
+  return { kind: 'invalid', issues: sorted, files: [...new Set(files)] }
 }
 
 /** The file's tree first, then those of its includes, each followed by its own. */
@@ -251,7 +280,8 @@ function resolvePaths(root: Tree, files: Set<string>, issues: Issue[]): void {
       }
       const problem = must === 'new' ? null : whyNot(target, must)
       if (problem !== null) issues.push(issueAt(value.place, path, `${problem}: ${target}`))
-      else if (must === 'file') files.add(target)
+      // One that is missing may come.
+      if (must === 'file') files.add(target)
     }
   }
 }

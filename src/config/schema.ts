@@ -237,6 +237,14 @@ export const SETTINGS = section({
   })
     .prefault({})
     .describe('The way a process ends.'),
+  reload: section({
+    watch: z
+      .boolean(expected('true or false'))
+      .default(true)
+      .describe('Reload when a file of the configuration changes, or one that it names. SIGHUP always does.'),
+  })
+    .prefault({})
+    .describe('How changes of these settings come into force while the program runs.'),
   log: section({
     level: oneOf(['debug', 'info', 'warn', 'error']).default('info').describe('Least severity that is written.'),
     format: oneOf(['auto', 'json', 'pretty'])

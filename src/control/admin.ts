@@ -6,6 +6,7 @@ import type { RegistryOwner } from '../registry/owner.ts'
 import type { Connections } from './connections.ts'
 import { jsonReply, listening, type Reply, type RunningServer, routesServer } from './http.ts'
 import type { Log } from './log.ts'
+import type { Reloaded } from './reload.ts'
 
 export interface AdminServerOptions {
   /** Path of the unix socket. */
@@ -13,6 +14,8 @@ export interface AdminServerOptions {
   readonly status: () => unknown
   /** Begins a drain and returns; the answer does not wait for its end. */
   readonly drain: () => void
+  /** Resolves when it is done, refused or ignored. */
+  readonly reload: () => Promise<Reloaded>
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly connections: Connections
   readonly log: Log
@@ -34,7 +37,7 @@ const KICK = z.strictObject({ clientId: z.string() })
 const MAX_SOCKET_PATH_BYTES = 103
 
 /**
- * What shows identities or changes something: `GET /status`, `POST /drain`, `GET /connections`, `POST /kick`,
+ * What shows identities or changes something: `GET /status`, `POST /drain`, `POST /reload`, `GET /connections`, `POST /kick`,
  * `GET` and `POST /certificates`. Who may open the socket (mode 0600, in a
  * folder made with 0700) may do it all; a folder that exists keeps its mode. A socket on which nobody listens is
  * left over from a crash and is removed; anything else in its place is an error.
@@ -56,6 +59,13 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Run
         POST: () => {
           options.drain()
           return jsonReply(202, { draining: true })
+        },
+      },
+      '/reload': {
+        async POST() {
+          const reloaded = await options.reload()
+          const well = reloaded.kind === 'done' || reloaded.kind === 'unchanged'
+          return jsonReply(well ? 200 : 409, reloaded)
         },
       },
       '/connections': { GET: async () => jsonReply(200, await options.connections.list()) },

@@ -1,5 +1,5 @@
 import cluster from 'node:cluster'
-import { type DestinationStream, type LoggerOptions, pino } from 'pino'
+import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino'
 import { PinoPretty } from 'pino-pretty'
 import type { CloseReason, Origin, Trace } from '../connection.ts'
 import { FAILURES, type FailureCode, type Fault } from '../errors.ts'
@@ -29,8 +29,15 @@ const SECRET_NAMES = ['password', 'secret', 'token', 'authorization', 'privateKe
 /** What may wait for a reader of standard output that is slow, in bytes. Past it, lines are dropped. */
 const MAX_WAITING_BYTES = 8 * 1024 * 1024
 
+/** The log of a process. */
+export interface ProcessLog extends Log {
+  /** Least severity that is written from now on. */
+  setLevel(level: LogLevel): void
+  flush(): void
+}
+
 /** One JSON object per line, or one readable line per line. `flush` before an exit that must not lose the last ones. */
-export function createLog(options: LogOptions): Log & { flush(): void } {
+export function createLog(options: LogOptions): ProcessLog {
   const settings: LoggerOptions = {
     level: options.level,
     messageKey: 'message',
@@ -96,12 +103,15 @@ function errorFacts(error: unknown): unknown {
   }
 }
 
-function named(logger: Log, flush: () => void): Log & { flush(): void } {
+function named(logger: Logger, flush: () => void): ProcessLog {
   return {
     debug: (fields, message) => logger.debug(fields, message),
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
     error: (fields, message) => logger.error(fields, message),
+    setLevel(level) {
+      logger.level = level
+    },
     flush,
   }
 }

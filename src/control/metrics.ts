@@ -80,6 +80,9 @@ export interface Metrics {
 /** A change of files that took effect, or one that was refused and changed nothing. */
 export type ReloadResult = 'ok' | 'refused'
 
+const SETTINGS_RELOADS = ['done', 'unchanged', 'refused', 'ignored'] as const
+export type SettingsReload = (typeof SETTINGS_RELOADS)[number]
+
 /** Where HTTP requests go; none are those that were refused before it was known, or have nowhere to go. */
 export const HTTP_ROUTES = ['publish', 'mqtt', 'forward', 'none'] as const
 export type HttpRoute = (typeof HTTP_ROUTES)[number]
@@ -140,6 +143,10 @@ export const METRICS = {
   registry_reloads_total:        { type: 'counter',   labels: ['registry', 'result'], help: 'Changes of a registry’s files, by process: in effect (ok), or refused and the former ones kept.' },
   revocation_reloads_total:      { type: 'counter',   labels: ['result'],            help: 'Changes of revocation lists, by process: in effect (ok), or refused and the former ones kept.' },
   provisions_total:              { type: 'counter',   labels: ['result'],            help: 'Devices that registered themselves: waiting for activation (pending), made from a template (success), or why not.' },
+  config_reloads_total:          { type: 'counter',   labels: ['result'],            help: 'Reloads of the settings: in force (done), nothing had changed (unchanged), refused and the former ones kept (refused), or not tried because the program was starting or ending (ignored).' },
+  config_generation:             { type: 'gauge',     labels: [],                    join: 'max', help: 'Number of the settings in force; it counts up with every reload that changed something.' },
+  config_generations_live:       { type: 'gauge',     labels: [],                    join: 'max', help: 'Generations of the settings that still have connections, the one in force included, in the process that has most.' },
+  config_last_reload_success_timestamp_seconds: { type: 'gauge', labels: [],         join: 'max', help: 'When the settings on disk were in force last, in seconds since 1970.' },
   event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
   workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
   worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
@@ -314,16 +321,19 @@ function zeros<K extends string>(names: readonly K[]): Record<K, number> {
   return Object.fromEntries(names.map((name) => [name, 0])) as Record<K, number>
 }
 
-export interface MetricsOptions {
+/** Ports, backends and registries of the settings, whose series start at 0. */
+export interface KnownNames {
+  readonly ports?: readonly number[]
+  readonly backends?: readonly string[]
+  readonly registries?: readonly string[]
+}
+
+export interface MetricsOptions extends KnownNames {
   readonly version: string
   /** Such as `bun 1.4.5`; that of this process unless given. */
   readonly runtime?: string
   /** What carries MQTT; portable unless told. */
   readonly transport?: 'runtime' | 'portable'
-  /** Ports and backends of the configuration, whose series then start at 0. */
-  readonly ports?: readonly number[]
-  readonly backends?: readonly string[]
-  readonly registries?: readonly string[]
 }
 
 export interface MetricsParts {
@@ -333,6 +343,16 @@ export interface MetricsParts {
   readonly supervision: {
     workers(count: number): void
     workerExited(reason: WorkerExitReason): void
+  }
+  /** Told of reloads of the settings. */
+  readonly settings: {
+    reloaded(result: SettingsReload): void
+    generation(number: number): void
+    /** Others than before, it may be. */
+    known(names: KnownNames): void
+    living(generations: number): void
+    /** What is on disk is in force. */
+    succeeded(): void
   }
   /** Ends the timer that measures the event loop. */
   close(): void
@@ -377,7 +397,6 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     new Histogram<LabelOf<N>>({ ...described(name), buckets: [...METRICS[name].buckets] })
 
   const accepted = counter('connections_accepted_total')
-  for (const port of options.ports ?? []) accepted.inc({ port }, 0)
   const pauses = counter('accept_pauses_total')
   for (const reason of ['descriptors', 'connections']) pauses.inc({ reason }, 0)
 
@@ -454,19 +473,32 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
 
   const dials = counter('backend_dials_total')
   const dialSeconds = histogram('backend_dial_seconds')
-  for (const backend of options.backends ?? []) {
-    for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
-    dialSeconds.zero({ backend })
-  }
 
   const registryReloads = counter('registry_reloads_total')
-  for (const registry of options.registries ?? []) {
-    for (const result of ['ok', 'refused']) registryReloads.inc({ registry, result }, 0)
-  }
   const revocationReloads = counter('revocation_reloads_total')
   for (const result of ['ok', 'refused']) revocationReloads.inc({ result }, 0)
   const provisions = counter('provisions_total')
   for (const result of PROVISIONS) provisions.inc({ result }, 0)
+
+  // `zero` sets a histogram back, so that it is for those that are new.
+  const timed = new Set<string>()
+  const known = ({ ports = [], backends = [], registries = [] }: KnownNames) => {
+    for (const port of ports) accepted.inc({ port }, 0)
+    for (const backend of backends) {
+      for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
+      if (!timed.has(backend)) dialSeconds.zero({ backend })
+      timed.add(backend)
+    }
+    for (const registry of registries)
+      for (const result of ['ok', 'refused']) registryReloads.inc({ registry, result }, 0)
+  }
+  known(options)
+
+  const settingsReloads = counter('config_reloads_total')
+  for (const result of SETTINGS_RELOADS) settingsReloads.inc({ result }, 0)
+  const settingsGeneration = gauge('config_generation')
+  const settingsGenerations = gauge('config_generations_live')
+  const settingsSuccess = gauge('config_last_reload_success_timestamp_seconds')
 
   const closed = counter('connections_closed_total')
   for (const reason of ['downstream', 'upstream', 'probe', ...CODES.map(reasonOf)]) closed.inc({ reason }, 0)
@@ -532,6 +564,13 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     supervision: {
       workers: (count) => workers.set(count),
       workerExited: (reason) => workerExits.inc({ reason }),
+    },
+    settings: {
+      reloaded: (result) => settingsReloads.inc({ result }),
+      generation: (number) => settingsGeneration.set(number),
+      known,
+      living: (generations) => settingsGenerations.set(generations),
+      succeeded: () => settingsSuccess.set(Math.floor(Date.now() / 1_000)),
     },
     close: stopLag,
   }

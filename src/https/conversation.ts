@@ -50,6 +50,8 @@ export class Conversation implements Closable {
   #broken = false
   /** Set: the next answer is the last. */
   #closing: FailureCode | null = null
+  /** The next answer is the last, and a wait for its request is no failure. */
+  #retired = false
   #failure: ProxyError | null = null
   #started = false
   #idle = true
@@ -96,7 +98,7 @@ export class Conversation implements Closable {
 
   /** True where the answer being written must be the last one. */
   get last(): boolean {
-    return this.#broken || this.#closing !== null
+    return this.#broken || this.#closing !== null || this.#retired
   }
 
   /** Requests that have come behind the one being served. */
@@ -167,6 +169,11 @@ export class Conversation implements Closable {
     if (code !== null) this.remember(new ProxyError(code, detail))
     this.break()
     this.#socket.destroy()
+  }
+
+  /** A device may be sending a request just now: it is answered, and told that this was the last one. */
+  endWithNextAnswer(): void {
+    this.#retired = true
   }
 
   /** From outside: at once where nothing is being served, else after the answer. */

@@ -16,6 +16,8 @@ import { serveUpgrade } from './upgrade.ts'
 export interface HttpsHandler extends ProtocolHandler {
   /** Forwarded WebSockets; requests end by themselves when the process is closing. */
   readonly live: ReadonlySet<Closable>
+  /** Other settings count for connections that come from now on: those that are here end with their next answer. */
+  retire(): void
 }
 
 /** What the parser says, as a code of ours; everything else is malformed. */
@@ -34,6 +36,8 @@ const LEFT: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'HPE_INVALID_E
 export function httpsHandler(parts: FrontParts): HttpsHandler {
   const { limits, timer = realTimer } = parts
   const live = new Set<Closable>()
+  const open = new Set<Conversation>()
+  let retired = false
   const conversations = new WeakMap<object, { conversation: Conversation; closing: AbortSignal }>()
   const server = createServer({
     maxHeaderSize: limits.headerBytes,
@@ -119,6 +123,10 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
   return {
     protocol: 'https',
     live,
+    retire() {
+      retired = true
+      for (const conversation of open) conversation.endWithNextAnswer()
+    },
     serve(connection, trace, signal) {
       trace.stage = 'request'
       const conversation: Conversation = new Conversation(connection, trace, limits, timer, (error) => {
@@ -128,13 +136,18 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
       })
       const onDrain = () => conversation.close('ERR_DRAINING')
       signal.addEventListener('abort', onDrain, { once: true })
+      open.add(conversation)
+      if (retired) conversation.endWithNextAnswer()
       if (signal.aborted) onDrain()
       else if (!connection.tls.destroyed) {
         conversations.set(connection.tls, { conversation, closing: signal })
         server.emit('connection', connection.tls)
         conversation.listen()
       }
-      return conversation.done.finally(() => signal.removeEventListener('abort', onDrain))
+      return conversation.done.finally(() => {
+        signal.removeEventListener('abort', onDrain)
+        open.delete(conversation)
+      })
     },
   }
 }

@@ -53,8 +53,12 @@ export class Acceptor {
     this.#serve = serve
   }
 
-  async listen(options: ListenerOptions): Promise<Listener> {
-    const gate = new Gate(options, (socket) => this.#accept(socket, options))
+  /** @param accepted what is done with a connection once it is counted: served by these options unless told */
+  async listen(
+    options: ListenerOptions,
+    accepted: (socket: Socket) => void = (socket) => this.serve(socket, options),
+  ): Promise<Listener> {
+    const gate = new Gate(options, (socket) => this.#accept(socket, accepted))
     await gate.open()
     this.#gates.add(gate)
     return {
@@ -67,13 +71,17 @@ export class Acceptor {
     }
   }
 
-  #accept(socket: Socket, options: ListenerOptions): void {
+  serve(socket: Socket, options: ListenerOptions): void {
+    this.#metrics.accepted(options.as)
+    this.#serve(socket, options)
+  }
+
+  #accept(socket: Socket, accepted: (socket: Socket) => void): void {
     this.live++
     socket.once('close', () => {
       this.live--
     })
-    this.#metrics.accepted(options.as)
-    this.#serve(socket, options)
+    accepted(socket)
     const full = this.#capacity.full(this.live)
     if (full !== null && this.#paused === null && !this.#stopped) this.#pause(full)
   }

@@ -84,12 +84,14 @@ export class Shared {
   readonly bytes: TokenBucket | null
   readonly subscriptions: Subscriptions
   permit: Permit
+  reportOnly: boolean
   terms: BrokerTerms
 
   constructor(options: GateOptions) {
     const { rules, clock } = options
     this.options = options
     this.permit = options.permit
+    this.reportOnly = options.reportOnly
     this.publishes = rules.publishesPerSecond === null ? null : new TokenBucket(rules.publishesPerSecond, clock)
     this.bytes = rules.bytesPerSecond === null ? null : new TokenBucket(rules.bytesPerSecond, clock)
     this.subscriptions = new Subscriptions(this)
@@ -101,7 +103,8 @@ export class Shared {
 
   /** What the policies say, counted and told. True where the packet may go on. */
   permits(allowed: boolean, action: Action, resource: string): boolean {
-    const { traffic, reportOnly, observer } = this.options
+    const { traffic, observer } = this.options
+    const { reportOnly } = this
     if (allowed) {
       traffic.gate.allowed[action]++
       return true
@@ -144,6 +147,15 @@ export class Gate {
   set permit(permit: Permit) {
     this.#shared.permit = permit
     this.#tune()
+  }
+
+  get reportOnly(): boolean {
+    return this.#shared.reportOnly
+  }
+
+  /** Holds from the next decision on. */
+  set reportOnly(reportOnly: boolean) {
+    this.#shared.reportOnly = reportOnly
   }
 
   /** What was agreed at CONNACK; until then the rules' own maxima hold. */

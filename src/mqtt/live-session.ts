@@ -27,7 +27,7 @@ export interface LiveSession {
   /** The same for as long as the session lives; unique within the fleet of processes. */
   readonly id: string
   close(code: FailureCode): void
-  /** Judges once more by what the registry says now. */
+  /** Judges once more by what registry and settings say now. */
   rejudge(): void
 }
 
@@ -62,6 +62,8 @@ export interface LiveSessionOptions {
   readonly domain: DomainRules
   readonly hold: Hold
   readonly authority: Omit<AuthorityOptions, 'changed' | 'ended'>
+  /** Whether policies only report, by the settings of now. */
+  reportOnly(): boolean
   denied(told: DeniedAction): void
   /** Null: nobody wants to know. */
   readonly tell: Tell | null
@@ -91,7 +93,7 @@ export class Session implements LiveSession, GateObserver {
       version: connect.version,
       rules: domain.rules,
       permit: connection.permit,
-      reportOnly: domain.reportOnly,
+      reportOnly: options.reportOnly(),
       device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
       traffic: metrics.traffic,
       wheel,
@@ -169,6 +171,7 @@ export class Session implements LiveSession, GateObserver {
   }
 
   rejudge(): void {
+    this.#gate.reportOnly = this.#options.reportOnly()
     this.#authority.rejudge()
   }
 
@@ -207,8 +210,8 @@ export class Session implements LiveSession, GateObserver {
   }
 
   denied(action: Action, resource: string, code: FailureCode): void {
-    const { connection, trace, domain } = this.#options
-    this.#options.denied({ connection, trace, action, resource, code, reported: domain.reportOnly })
+    const { connection, trace } = this.#options
+    this.#options.denied({ connection, trace, action, resource, code, reported: this.#gate.reportOnly })
   }
 
   limited(_limit: Limit): void {}

@@ -42,7 +42,6 @@ export interface SessionLimits extends SessionTimes {
 }
 
 export interface SessionParts {
-  readonly limits: SessionLimits
   readonly metrics: Metrics
   readonly wheel: KeepAliveWheel
   readonly lifetimes: Lifetimes
@@ -50,12 +49,18 @@ export interface SessionParts {
   readonly identify: Identify
   /** Of the rates; the system's unless given. */
   readonly clock?: GateClock
+  limitsFor(domain: Domain): SessionLimits
   rulesFor(domain: Domain): DomainRules
+  /**
+   * What is said by now about the sessions of a connection that may have been let in by earlier settings; null: its domain
+   * is gone, or has no longer the way in that it took.
+   */
+  rulesInForce(connection: SecuredConnection): DomainRules | null
   backendFor(domain: Domain): Backend
   /** Told of what policies deny, per packet: whoever logs it bounds it. */
   denied(told: DeniedAction): void
   /** Of what happens to devices; null: nobody wants to know. */
-  readonly tell: Tell | null
+  tellFor(domain: Domain): Tell | null
 }
 
 /** MQTT that comes over another protocol of the same connection: the frames of a WebSocket, as bytes. */
@@ -71,7 +76,7 @@ export interface MqttHandler extends ProtocolHandler {
   readonly live: ReadonlySet<LiveSession>
   /** As `serve`, over the arrival's stream. The first admission of the connection is the one that counts. */
   serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
-  /** The registry has changed: every live session is judged once more, a slice a turn, so that none waits for it. */
+  /** Registry or settings have changed: every live session is judged once more, a slice a turn, so that none waits for it. */
   rejudge(): Promise<void>
 }
 
@@ -90,7 +95,7 @@ interface Admitted {
 export function mqttHandler(parts: SessionParts): MqttHandler {
   const live = new Set<Session>()
   const takeover = new Takeover(parts.store)
-  /** Counts the changes of the registry, so that who was judged by an older one is judged again before it is live. */
+  /** Counts the changes of registry and settings, so that who was judged by an older one is judged again before it is live. */
   let changes = 0
   let judging: Promise<void> = Promise.resolve()
   let waiting: Promise<void> | null = null
@@ -103,6 +108,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
   ): Promise<CloseReason> {
     const device = arrival.stream
     const domain = parts.rulesFor(connection.domain)
+    const limits = parts.limitsFor(connection.domain)
     let version: MqttVersion | null = null
     let hold: Hold | null = null
     const attempt = new Attempt(device, signal)
@@ -112,7 +118,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const by = { identify: parts.identify, connection, http: arrival.http, who: arrival.who, trace }
       const early = await identifyEarly(by, signal)
       trace.stage = 'connect'
-      const read = await readConnect(device, parts.limits.connectBytes, connectDeadline(parts, connection), signal)
+      const read = await readConnect(device, limits.connectBytes, connectDeadline(limits, connection), signal)
       if (read.kind === 'gone') return 'downstream'
       version = read.kind === 'refused' ? read.version : read.connect.version
       if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
@@ -143,7 +149,13 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const upstream = await backend.open(admission.connection, attempt.signal)
       try {
         attempt.throwIfEnded()
-        if (changes !== seen) admission = sameClient(admission, admit(again(who)))
+        if (changes !== seen) {
+          const now = sameClient(admission, admit(again(who)))
+          admission = byNow(
+            now,
+            liveJudgement(connection, connect, ids, now.connection.who, parts.rulesInForce(connection)),
+          )
+        }
       } catch (error) {
         upstream.stream.destroy()
         throw error
@@ -153,7 +165,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       trace.stage = 'relay'
       // From here to the set of the living nothing waits, so no change of the registry comes in between.
       const session = new Session({
-        limits: parts.limits,
+        limits,
         metrics: parts.metrics,
         wheel: parts.wheel,
         clock: parts.clock ?? SYSTEM_CLOCK,
@@ -170,10 +182,11 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
           lifetimes: parts.lifetimes,
           since,
           ends: endsOf(connection, domain, parts.lifetimes),
-          judge: (whom) => liveJudgement(connection, connect, ids, whom, domain),
+          judge: (whom) => liveJudgement(connection, connect, ids, whom, parts.rulesInForce(connection)),
         },
+        reportOnly: () => parts.rulesInForce(connection)?.reportOnly ?? false,
         denied: (told) => parts.denied(told),
-        tell: parts.tell,
+        tell: parts.tellFor(connection.domain),
       })
       live.add(session)
       try {
@@ -228,8 +241,8 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
 }
 
 /** What is left of the time for CONNECT, in milliseconds; identity may have taken a part. */
-function connectDeadline(parts: SessionParts, connection: SecuredConnection): number {
-  return Math.max(1, parts.limits.connectTimeoutMs - (performance.now() - connection.securedAt))
+function connectDeadline({ connectTimeoutMs }: SessionLimits, connection: SecuredConnection): number {
+  return Math.max(1, connectTimeoutMs - (performance.now() - connection.securedAt))
 }
 
 /** The fifth rung: everything that CONNECT asks for is allowed, or it is refused before a broker is dialled. */
@@ -252,7 +265,8 @@ function admitted(
       parts.denied({ connection, trace, action, resource, code, reported })
     }
     if (reported) continue
-    if (parts.tell !== null && action !== null) tellConnectFailed(parts.tell, who, connection.remoteAddress, ids.device)
+    const tell = parts.tellFor(connection.domain)
+    if (tell !== null && action !== null) tellConnectFailed(tell, who, connection.remoteAddress, ids.device)
     throw new ProxyError(code, denial.detail)
   }
   parts.metrics.traffic.gate.allowed['iot:Connect']++
@@ -281,13 +295,20 @@ function sameClient(before: Admitted, now: Admitted): Admitted {
   throw new ProxyError('ERR_AUTHORIZATION_ENDED', 'the registry has another client id for it now')
 }
 
+/** With the permit that the settings in force give, for what the settings that let it in will serve. @throws {ProxyError} */
+function byNow(admitted: Admitted, permit: Permit | FailureCode): Admitted {
+  if (typeof permit === 'string') throw new ProxyError(permit, 'the settings have changed while it connected')
+  return { ...admitted, connection: { ...admitted.connection, permit } }
+}
+
 function liveJudgement(
   connection: SecuredConnection,
   connect: Connect,
   ids: ClientIds,
   who: Authenticated,
-  domain: DomainRules,
+  domain: DomainRules | null,
 ): Permit | FailureCode {
+  if (domain === null) return 'ERR_AUTHORIZATION_ENDED'
   const permit = permitFor(connection, connect, ids, who, domain)
   for (const denial of liveDenials(ids, who, permit, domain)) if (!passes(denial, domain)) return denial.code
   return permit

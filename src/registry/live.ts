@@ -2,7 +2,7 @@ import { type RegistryContents, registryOf } from './contents.ts'
 import { type ReadRegistryOptions, readRegistry, type ValidRegistryFiles } from './files.ts'
 import { OverlayReader } from './overlay.ts'
 import type { LiveRegistry, Registry } from './registry.ts'
-import { type FileWatch, watchFiles } from './watch.ts'
+import { type FileWatch, factsSinceReading, watchFiles } from './watch.ts'
 
 /** Where what goes on is told; never a secret. The log of the process is one. */
 export interface RegistryLog {
@@ -33,6 +33,8 @@ export interface WatchedRegistry extends LiveRegistry {
   readonly contents: RegistryContents
   /** From now on changes of the files take effect. */
   watch(): void
+  /** Whether the files are as they were when they took effect last. */
+  isCurrent(): boolean
   /** Reads on in the overlay now, instead of when its file is seen to have grown. */
   readOverlay(): void
 }
@@ -65,6 +67,8 @@ class Live implements WatchedRegistry {
   readonly #read: ReadRegistryOptions
   readonly #overlay: OverlayReader | null
   readonly #readAt: number
+  /** Of the files when they took effect; null while they may have been changing. */
+  #facts: string | null
   readonly #listeners = new Set<() => void>()
   #contents: RegistryContents
   #files: readonly string[]
@@ -90,6 +94,7 @@ class Live implements WatchedRegistry {
     this.#readAt = readAt
     this.#contents = first.contents
     this.#files = first.files
+    this.#facts = this.#factsSince(readAt)
     this.#current = registryOf(first.contents, overlay?.overlay ?? null)
   }
 
@@ -104,6 +109,10 @@ class Live implements WatchedRegistry {
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  isCurrent(): boolean {
+    return this.#facts !== null && this.#facts === this.#factsSince(Number.POSITIVE_INFINITY)
   }
 
   watch(): void {
@@ -139,16 +148,23 @@ class Live implements WatchedRegistry {
     this.#listeners.clear()
   }
 
+  #factsSince(readAt: number): string | null {
+    return factsSinceReading([this.#path, ...this.#files], readAt)
+  }
+
   #readFiles(): void {
     const { log, reloaded } = this.#options
+    const readAt = Date.now()
     const read = this.#readAgain()
     if ('broken' in read) {
+      this.#facts = null
       for (const issue of read.broken) log.error({ registry: this.name }, issue)
       log.error({ registry: this.name, issues: read.broken.length }, 'registry not reloaded; the former one goes on')
       reloaded(this.name, 'refused')
       return
     }
     for (const warning of read.warnings) log.warn({ registry: this.name }, warning)
+    this.#facts = this.#factsSince(readAt)
     this.#swap(read.contents)
     reloaded(this.name, 'ok')
     log.info({ registry: this.name, certificates: this.#current.size }, 'registry reloaded')

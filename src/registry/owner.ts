@@ -90,6 +90,39 @@ export class RegistryOwner implements Registrar {
     }
   }
 
+  /**
+   * Opens what other settings ask for besides; nothing counts before `commit`.
+   * @throws {Error} for an overlay that cannot be opened or is damaged
+   */
+  prepare(registries: OwnerOptions['registries']): { commit(): void; abort(): void } {
+    const next = new Map<string, Owned>()
+    const opened: Owned[] = []
+    const shut = (all: Iterable<Owned>) => {
+      for (const { overlay } of all) overlay?.writer.close()
+    }
+    try {
+      for (const [name, { path, state }] of Object.entries(registries)) {
+        const known = [...this.#owned.values()].find((one) => one.state !== null && one.state === state)
+        const overlay = state === null ? null : (known?.overlay ?? openOverlay(state))
+        const owned = { name, path, state, overlay }
+        if (known === undefined) opened.push(owned)
+        next.set(name, owned)
+      }
+    } catch (error) {
+      shut(opened)
+      throw error
+    }
+    return {
+      commit: () => {
+        const kept = new Set(Array.from(next.values(), ({ overlay }) => overlay))
+        shut([...this.#owned.values()].filter(({ overlay }) => !kept.has(overlay)))
+        this.#owned.clear()
+        for (const [name, owned] of next) this.#owned.set(name, owned)
+      },
+      abort: () => shut(opened),
+    }
+  }
+
   async register(registry: string, record: RegisteredRecord, maxPerMinute: number): Promise<RegisterAnswer> {
     const overlay = this.#owned.get(registry)?.overlay
     if (overlay === null || overlay === undefined) throw new Error(`the registry ${registry} has no state`)

@@ -55,6 +55,11 @@ export class RevocationFiles {
     return set
   }
 
+  /** Whether every file is as it was when it was read last. */
+  isCurrent(): boolean {
+    return Array.from(this.#files).every(([file, { facts }]) => factsOf(file) === facts)
+  }
+
   /** From now on changes of the files take effect. */
   watch(): void {
     if (this.#watch !== null || this.#sets.size === 0) return
@@ -99,8 +104,7 @@ export class RevocationFiles {
   /** What is wrong; null when the file is known as it is now. */
   #read(file: string): string | null {
     try {
-      const { dev, ino, size, mtimeNs, ctimeNs } = statSync(file, { bigint: true })
-      const facts = `${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`
+      const facts = factsOf(file)
       if (this.#files.get(file)?.facts === facts) return null
       const found = readCrlFile(readFileSync(file))
       if (found.kind === 'invalid') return `${file}: ${found.reason}`
@@ -110,6 +114,14 @@ export class RevocationFiles {
       return `${file}: cannot be read: ${codeOf(error)}`
     }
   }
+}
+
+/** Empty where there is no such file. */
+function factsOf(file: string): string {
+  const facts = statSync(file, { bigint: true, throwIfNoEntry: false })
+  if (facts === undefined) return ''
+  const { dev, ino, size, mtimeNs, ctimeNs } = facts
+  return `${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`
 }
 
 class LiveSet implements LiveRevocations {

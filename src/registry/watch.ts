@@ -149,11 +149,19 @@ async function factsOf(path: string): Promise<string> {
 /** File systems keep times in steps of a few milliseconds. */
 const TIME_STEP_MS = 20
 
+/** Tells whether any of these files has changed between two calls; never the same while it may be changing. */
+export function factsSinceReading(paths: Iterable<string>, readAt: number): string | null {
+  const facts = Array.from(new Set(paths), (path) => `${path} ${factsSince(path, readAt)}`)
+  return facts.some((one) => one.endsWith(CHANGED_SINCE)) ? null : facts.join('\n')
+}
+
+const CHANGED_SINCE = 'changed since'
+
 /** Facts to compare with later; none that fit when the path may have changed after it was read. */
 function factsSince(path: string, readAt: number): string {
   try {
     const facts = statSync(path, { bigint: true })
-    return Number(facts.ctimeMs) >= readAt - TIME_STEP_MS ? 'changed since' : text(facts)
+    return Number(facts.ctimeMs) >= readAt - TIME_STEP_MS ? CHANGED_SINCE : text(facts)
   } catch {
     return text(null)
   }

@@ -63,6 +63,8 @@ export interface Domains {
   readonly warnings: readonly string[]
   /** Exact look-up of a lower-case host name; whatever else comes in finds nothing. */
   find(serverName: string): Domain | null
+  /** No connection begins here any more: the contexts go, and only a handshake that is under way has one made again. */
+  retire(): void
 }
 
 export interface CertificateOptions {
@@ -430,5 +432,11 @@ export function createDomains(settings: DomainsOptions, deps: DomainsDeps = {}):
 
   // A Map and not an object: "__proto__" and "constructor" are names a stranger may send.
   const byName = new Map(all.flatMap((domain) => domain.serverNames.map((name) => [name, domain] as const)))
-  return { generation, all, warnings, find: (serverName) => byName.get(serverName) ?? null }
+  return {
+    generation,
+    all,
+    warnings,
+    find: (serverName) => byName.get(serverName) ?? null,
+    retire: () => contexts.clear(),
+  }
 }

@@ -69,6 +69,7 @@ test('a running process is asked, and says why not', async (t) => {
     path,
     status: () => ({}),
     drain() {},
+    reload: async () => ({ kind: 'unchanged', generation: 1 }),
     certificates: owner,
     connections,
     log: NO_LOG,

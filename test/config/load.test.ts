@@ -67,7 +67,7 @@ const refuses = test.macro({
 const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP =
-  'aws, include, listeners, domains, backends, registries, limits, events, metrics, admin, workers, transport, ticketKeys, drain, log'
+  'aws, include, listeners, domains, backends, registries, limits, events, metrics, admin, workers, transport, ticketKeys, drain, reload, log'
 const DOMAIN =
   'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, sigv4, handshakeTimeout, sessionTickets, backend, aws, routes, policy, denials, clientId, limits'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
@@ -493,6 +493,7 @@ test('a file that does not exist is one issue', (t) => {
   const loaded = loadSettings('/nowhere/brokergate.yaml', {})
   t.deepEqual(loaded, {
     kind: 'invalid',
+    files: ['/nowhere/brokergate.yaml'],
     issues: [{ file: '/nowhere/brokergate.yaml', line: 0, column: 0, path: '', message: 'no such file' }],
   })
 })

@@ -8,6 +8,7 @@ import { text } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
 import { startAdminServer } from '../../src/control/admin.ts'
 import { NO_LOG } from '../../src/control/log.ts'
+import type { Reloaded } from '../../src/control/reload.ts'
 import type { Decided, Decision } from '../../src/registry/owner.ts'
 
 function folder(t: ExecutionContext): string {
@@ -38,8 +39,8 @@ const CONNECTIONS = {
   kick: async (clientId: string) => (clientId === 'lamp' ? 1 : 0),
 }
 
-function start(path: string, drain = () => {}) {
-  const parts = { certificates: CERTIFICATES, connections: CONNECTIONS, log: NO_LOG }
+function start(path: string, drain = () => {}, reloaded: Reloaded = { kind: 'unchanged', generation: 1 }) {
+  const parts = { certificates: CERTIFICATES, connections: CONNECTIONS, log: NO_LOG, reload: async () => reloaded }
   return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, ...parts })
 }
 
@@ -53,6 +54,21 @@ async function ask(
   sent.end(body)
   const [response] = await once(sent, 'response')
   return { status: response.statusCode, body: JSON.parse(await text(response)) }
+}
+
+for (const [reloaded, status] of [
+  [{ kind: 'done', generation: 2, changed: ['domains[0]'] }, 200],
+  [{ kind: 'unchanged', generation: 2 }, 200],
+  [{ kind: 'refused', generation: 1, issues: ['brokergate.yaml:1:1: broken'] }, 409],
+  [{ kind: 'ignored', generation: 1, why: 'the program is ending' }, 409],
+] as const satisfies [Reloaded, number][]) {
+  test(`a reload that is ${reloaded.kind} is answered with ${status} and what it came to`, async (t) => {
+    const path = join(folder(t), 'admin.sock')
+    const server = await start(path, () => {}, reloaded)
+    t.teardown(() => server.close())
+    t.is((await ask(path, 'GET', '/reload')).status, 405)
+    t.deepEqual(await ask(path, 'POST', '/reload'), { status, body: reloaded })
+  })
 }
 
 test('the status is told and a drain begun over the socket', async (t) => {

@@ -4,10 +4,12 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import test from 'ava'
 import { ask } from '../../src/cli/certs.ts'
 import { confined, NOBODY, whyNotConfined } from '../support/confined.ts'
 import { ca, device, eventually, knock, mqttClient, server, sleep } from '../support/e2e.ts'
+import { issueServer } from '../support/pki.ts'
 import { folderFor, freePort, startProxy, type Teardowns, write } from '../support/proxy.ts'
 
 const why = whyNotConfined()
@@ -72,6 +74,16 @@ async function startConfined(t: Teardowns, ...rest: [file: string, metricsPort: 
     },
   }
 }
+
+/** SHA-256 of the certificate that the server shows. */
+const shown = (port: number): Promise<string | null> =>
+  new Promise((resolve) => {
+    const socket = connectTls({ host: '127.0.0.1', port, servername: 'localhost', ca: ca.certPem }, () => {
+      resolve(socket.getPeerX509Certificate()?.fingerprint256 ?? null)
+      socket.destroy()
+    })
+    socket.on('error', () => resolve(null))
+  })
 
 const facts = (pid: number): Readonly<Record<string, string>> =>
   Object.fromEntries(
@@ -143,6 +155,12 @@ for (const workers of [1, 2]) {
         ),
       'a device that may connect again',
     )
+    // Another certificate of the server, and its key.
+    const renewed = issueServer(ca, { serverNames: ['localhost'], ips: ['127.0.0.1'] })
+    write(dir, 'server.pem', renewed.chainPem)
+    write(dir, 'server.key', renewed.keyPem)
+    process.kill(Number(proxy.lines().find(({ message }) => message === 'ready')?.pid), 'SIGHUP')
+    await eventually(async () => (await shown(port)) === renewed.cert.fingerprint256, 'the new certificate')
     const fingerprint = device.cert.fingerprint256.replaceAll(':', '').toLowerCase()
     const decision = { registry: 'main', certificate: fingerprint, status: 'REVOKED' }
     t.like(await ask(join(dir, 'run/admin.sock'), '/certificates', 'POST', decision), { kind: 'answer', status: 200 })

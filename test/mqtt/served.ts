@@ -74,14 +74,17 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
     },
     close: async () => {},
   }
+  const rules: DomainRules = { ...OPEN_DOMAIN, ...options.domain }
+  /** What is said of it by now; a test may say something else. */
+  const inForce: { rules: DomainRules | null } = { rules }
   const handler = mqttHandler({
-    limits: {
+    limitsFor: () => ({
       connectTimeoutMs: 60_000,
       connectBytes: 65_536,
       connackTimeoutMs: 60_000,
       halfCloseMs: 60_000,
       ...options.limits,
-    },
+    }),
     metrics,
     wheel,
     lifetimes,
@@ -91,10 +94,11 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
       refusedResumptions: { add() {} },
       authenticatorFor: () => (options.unserved ? null : authenticator),
     }),
-    rulesFor: () => ({ ...OPEN_DOMAIN, ...options.domain }),
+    rulesFor: () => rules,
+    rulesInForce: () => inForce.rules,
     backendFor: () => backend,
     denied: (one) => denied.push(one),
-    tell: (event) => events.push(event),
+    tellFor: () => (event) => events.push(event),
   })
   const connection = {
     id: `c${++connections}`,
@@ -152,6 +156,7 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
     connected,
     over,
     handler,
+    inForce,
     session,
     shutdown,
   }

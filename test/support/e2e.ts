@@ -154,13 +154,13 @@ export interface Device {
 export function knock(
   port: number,
   clientId: string,
-  options: { localAddress?: string; timeoutMs?: number; as?: Issued } = {},
+  options: { localAddress?: string; timeoutMs?: number; as?: Issued; servername?: string } = {},
 ): Promise<Device> {
   return new Promise((resolve, reject) => {
     const socket = connectTls({
       host: '127.0.0.1',
       port,
-      servername: 'localhost',
+      servername: options.servername ?? 'localhost',
       ca: ca.certPem,
       cert: (options.as ?? device).chainPem,
       key: (options.as ?? device).keyPem,
