@@ -64,7 +64,10 @@ export async function run(options: RunOptions): Promise<number> {
   // Nothing else is ever written to a temporary folder: without an embedded broker there may be none.
   const embedded = Object.values(settings.backends).some((backend) => backend.kind === 'embedded')
   const folder = embedded ? temporaryFolder(log) : ''
-  if (folder === null) return 1
+  if (folder === null) {
+    await log.written()
+    return 1
+  }
   const embeddedPath = join(folder, 'broker.sock')
   let broker: EmbeddedBroker | null = null
   try {
@@ -90,6 +93,7 @@ export async function run(options: RunOptions): Promise<number> {
     await broker?.close()
     if (folder !== '') rmSync(folder, { recursive: true, force: true })
     log.flush()
+    await log.written()
   }
 }
 

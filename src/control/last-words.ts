@@ -1,4 +1,4 @@
-import type { Log } from './log.ts'
+import type { ProcessLog } from './log.ts'
 
 const KINDS = ['uncaughtException', 'unhandledRejection'] as const
 
@@ -8,7 +8,7 @@ const KINDS = ['uncaughtException', 'unhandledRejection'] as const
  * starts another. Both runtimes would end it, too, but in a text of their own that no log collector takes for a line of
  * ours, and without the lines that still wait to be written.
  */
-export function endOnFault(log: Log & { flush(): void }, exit: (code: number) => void = process.exit): void {
+export function endOnFault(log: ProcessLog, exit: (code: number) => void = process.exit): void {
   let ending = false
   for (const kind of KINDS) {
     process.on(kind, (error: unknown) => {
@@ -18,7 +18,8 @@ export function endOnFault(log: Log & { flush(): void }, exit: (code: number) =>
       try {
         log.error({ event: 'fault', error }, `ended by a fault of this program: ${kind}`)
         log.flush()
-      } finally {
+        log.written().finally(() => exit(1))
+      } catch {
         exit(1)
       }
     })

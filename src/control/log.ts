@@ -33,10 +33,16 @@ const MAX_WAITING_BYTES = 8 * 1024 * 1024
 export interface ProcessLog extends Log {
   /** Least severity that is written from now on. */
   setLevel(level: LogLevel): void
+  /** Writes what waits, at once. */
   flush(): void
+  /** Resolves when what the system was just writing has been written, or after half a second. */
+  written(): Promise<void>
 }
 
-/** One JSON object per line, or one readable line per line. `flush` before an exit that must not lose the last ones. */
+/**
+ * One JSON object per line, or one readable line per line. `flush` and `written` before an exit that must not lose the
+ * last ones: an exit takes the write along that is under way.
+ */
 export function createLog(options: LogOptions): ProcessLog {
   const settings: LoggerOptions = {
     level: options.level,
@@ -68,14 +74,26 @@ export function createLog(options: LogOptions): ProcessLog {
   const stdout = pino.destination({ dest: 1, sync: false, maxLength: MAX_WAITING_BYTES })
   // Without a listener a closed pipe (EPIPE) would end the process: a proxy outlives its log.
   stdout.on('error', () => {})
-  return named(pino(settings, stdout), () => {
-    try {
-      stdout.flushSync()
-    } catch {
-      // Not open yet, or the reader is gone: nothing more can be done for these lines.
-    }
-  })
+  return named(
+    pino(settings, stdout),
+    () => {
+      try {
+        stdout.flushSync()
+      } catch {
+        // Not open yet, or the reader is gone: nothing more can be done for these lines.
+      }
+    },
+    () => (stdout as unknown as Writing)._writing === true,
+  )
 }
+
+/** The one sign that pino's destination gives of a write that is under way. */
+interface Writing {
+  readonly _writing?: boolean
+}
+
+const LOOK_MS = 5
+const MAX_LOOKS = 100
 
 /** How deep the causes of an error are told. */
 const MAX_CAUSES = 4
@@ -103,7 +121,7 @@ function errorFacts(error: unknown): unknown {
   }
 }
 
-function named(logger: Logger, flush: () => void): ProcessLog {
+function named(logger: Logger, flush: () => void, isWriting: () => boolean = () => false): ProcessLog {
   return {
     debug: (fields, message) => logger.debug(fields, message),
     info: (fields, message) => logger.info(fields, message),
@@ -113,6 +131,11 @@ function named(logger: Logger, flush: () => void): ProcessLog {
       logger.level = level
     },
     flush,
+    async written() {
+      for (let looks = 0; isWriting() && looks < MAX_LOOKS; looks++) {
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+      }
+    },
   }
 }
 
