@@ -24,6 +24,7 @@ export async function worker(
     async onDrain(graceMs) {
       await running?.stopAccepting()
       await running?.endSessions(graceMs)
+      await lastLines(log)
     },
     onMessage: (data) =>
       void (store.heard(data) || asked(data) || secret.heard(data) || reloads.heard(data) || registrar.heard(data)),
@@ -44,7 +45,7 @@ export async function worker(
     prepare: (next) => running!.prepare(next),
     fail(error) {
       log.error({ error }, 'this worker cannot follow the settings')
-      void link.exit(1)
+      void lastLines(log).then(() => link.exit(1))
     },
   })
   running = await serveHere(material, {
@@ -56,8 +57,17 @@ export async function worker(
     ticketSecret: secret,
     living: (numbers) => reloads.living(numbers),
   })
-  if (running === null) return link.exit(1)
+  if (running === null) {
+    // What was wrong stands in them.
+    await lastLines(log)
+    return link.exit(1)
+  }
   link.ready()
   reloads.serves(material.number)
   return new Promise<number>(() => {})
+}
+
+async function lastLines(log: ProcessLog): Promise<void> {
+  log.flush()
+  await log.written()
 }
