@@ -66,6 +66,7 @@ export async function run(options: RunOptions): Promise<number> {
   const folder = embedded ? temporaryFolder(log) : ''
   if (folder === null) {
     await log.written()
+    log.flush()
     return 1
   }
   const embeddedPath = join(folder, 'broker.sock')
@@ -92,8 +93,8 @@ export async function run(options: RunOptions): Promise<number> {
   } finally {
     await broker?.close()
     if (folder !== '') rmSync(folder, { recursive: true, force: true })
-    log.flush()
     await log.written()
+    log.flush()
   }
 }
 
@@ -104,7 +105,6 @@ function temporaryFolder(log: ProcessLog): string | null {
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     log.error({}, `not started: no folder for the socket of the embedded broker, set TMPDIR to one: ${why}`)
-    log.flush()
     return null
   }
 }

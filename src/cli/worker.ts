@@ -68,6 +68,6 @@ export async function worker(
 }
 
 async function lastLines(log: ProcessLog): Promise<void> {
-  log.flush()
   await log.written()
+  log.flush()
 }

@@ -17,8 +17,10 @@ export function endOnFault(log: ProcessLog, exit: (code: number) => void = proce
       ending = true
       try {
         log.error({ event: 'fault', error }, `ended by a fault of this program: ${kind}`)
-        log.flush()
-        log.written().finally(() => exit(1))
+        log.written().finally(() => {
+          log.flush()
+          exit(1)
+        })
       } catch {
         exit(1)
       }

@@ -35,13 +35,13 @@ export interface ProcessLog extends Log {
   setLevel(level: LogLevel): void
   /** Writes what waits, at once. */
   flush(): void
-  /** Resolves when what the system was just writing has been written, or after half a second. */
+  /** Resolves when what the system was just writing has been written, and what waits behind it, or after half a second. */
   written(): Promise<void>
 }
 
 /**
- * One JSON object per line, or one readable line per line. `flush` and `written` before an exit that must not lose the
- * last ones: an exit takes the write along that is under way.
+ * One JSON object per line, or one readable line per line. `written` and then `flush` before an exit that must not lose
+ * the last ones: an exit takes the write along that is under way.
  */
 export function createLog(options: LogOptions): ProcessLog {
   const settings: LoggerOptions = {
