@@ -1,4 +1,4 @@
-import { chmodSync } from 'node:fs'
+import { chmodSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { assemble } from '../src/assemble.ts'
@@ -32,6 +32,37 @@ test('a private key that everybody may read is warned of', async (t) => {
   chmodSync(join(dir, 'pki/server.key'), 0o644)
   t.deepEqual(await warningsOf(dir), [
     'domains[0].certificates[0].key: /pki/server.key is a private key and may be read by everybody on this machine',
+  ])
+})
+
+test('a key toward a broker, the state of a registry and the folder of the admin socket are looked at, too', async (t) => {
+  const dir = join(folderFor(t), 'gate')
+  init(dir, () => {})
+  write(dir, 'client.pem', readFileSync(join(dir, 'pki/device.pem'), 'utf8'))
+  write(dir, 'client.key', readFileSync(join(dir, 'pki/device.key'), 'utf8'))
+  write(dir, 'state/overlay.jsonl', '')
+  write(dir, 'run/nothing', '')
+  write(
+    dir,
+    'brokergate.yaml',
+    `listeners: [ { bind: "127.0.0.1:8883" } ]
+domains: [ { serverNames: [ localhost ], certificates: [ { cert: pki/server.pem, key: pki/server.key } ], registry: main, backend: main } ]
+backends:
+  main: { kind: tls, servers: [ { address: "127.0.0.1:8883" } ], cert: client.pem, key: client.key }
+  forwarded: { kind: http, url: "https://localhost", cert: client.pem, key: client.key }
+registries: { main: { path: registry, state: state } }
+admin: { socket: run/admin.sock }
+`,
+  )
+  t.deepEqual(await warningsOf(dir), [])
+  chmodSync(join(dir, 'client.key'), 0o644)
+  chmodSync(join(dir, 'state/overlay.jsonl'), 0o606)
+  chmodSync(join(dir, 'run'), 0o777)
+  t.deepEqual(await warningsOf(dir), [
+    'backends.main.key: /client.key is a private key and may be read by everybody on this machine',
+    'backends.forwarded.key: /client.key is a private key and may be read by everybody on this machine',
+    'registries.main.state: /state/overlay.jsonl may be changed by everybody on this machine',
+    'admin.socket: /run may be changed by everybody on this machine',
   ])
 })
 

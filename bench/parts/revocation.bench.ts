@@ -3,11 +3,13 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { join } from 'node:path'
 import { createCa, createCrl } from '../../src/cli/pki.ts'
+import { revokeOne } from '../../test/support/revoke-one.ts'
 import { temporaryFolder } from '../harness/proc.ts'
 
 /**
- * What do revocation lists cost? Memory that stays once a list is read and verified, the time to read it, and the time of
- * one question, for lists of several sizes that fifty domains share.
+ * What does revocation cost? Of lists: memory that stays once a list is read and verified, the time to read it, and the time
+ * of one question, for lists of several sizes that fifty domains share. Of a registry: how soon one revoked device of a
+ * connected fleet is gone, and how long the others wait for an answer meanwhile.
  */
 export const question = 'revocation'
 
@@ -54,6 +56,33 @@ export async function run({ smoke }: { readonly smoke: boolean }): Promise<void>
     }
   } finally {
     rmSync(folder, { recursive: true, force: true })
+  }
+  await oneOfAFleet(smoke ? 100 : 2_000)
+}
+
+/** Through the real program, before a Mosquitto, on one worker and on two. */
+async function oneOfAFleet(sessions: number): Promise<void> {
+  process.stderr.write('\nOne certificate revoked\nsessions   workers  ms until gone  worst answer before  and after\n')
+  for (const workers of [1, 2]) {
+    const ends: (() => unknown)[] = []
+    try {
+      const { goneAfterMs, before, after } = await revokeOne(
+        { teardown: (end) => void ends.push(end) },
+        sessions,
+        workers,
+      )
+      print({ question, sessions, workers, goneAfterMs, before, after })
+      const row = [
+        String(sessions).padEnd(9),
+        String(workers).padStart(8),
+        goneAfterMs.toFixed(0).padStart(13),
+        before.worstMs.toFixed(1).padStart(19),
+        after.worstMs.toFixed(1).padStart(9),
+      ]
+      process.stderr.write(`${row.join('  ')}\n`)
+    } finally {
+      for (const end of ends.reverse()) await end()
+    }
   }
 }
 

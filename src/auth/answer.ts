@@ -42,6 +42,10 @@ const MOST_SECONDS = 86_400
 export const DEFAULT_DISCONNECT_MS = MOST_SECONDS * 1_000
 const MAX_DOCUMENTS = 10
 const MAX_DOCUMENT_CHARS = 2_048
+/** What of an issue is no word of the document itself, which the log is not to repeat. */
+const KNOWN_PATH =
+  /^(?:Version|Id|Statement)(?:\[\d+\])?(?:\.(?:Sid|Effect|Action|Resource|Condition)(?:\[\d+\])?)?(?![^.])/
+const QUOTED = /^".*" /s
 
 /** `isAuthenticated: false`, or HTTP 401 or 403. */
 export const REFUSED: No = { kind: 'no', code: 'ERR_CREDENTIALS_REFUSED', detail: 'the authorizer says no' }
@@ -97,8 +101,9 @@ function documentsOf(given: unknown): readonly PolicyDocument[] {
     // Older authorizers send each as a text of JSON. One bad document spoils all: it may be the one that denies.
     const parsed = parsePolicyDocument(item, { maxChars: MAX_DOCUMENT_CHARS })
     if (parsed.kind === 'document') return parsed.document
-    const [first] = parsed.issues
-    throw unusable(`policyDocuments[${index}]: ${first === undefined ? 'unreadable' : formatPolicyIssue(first)}`)
+    const { path, message } = parsed.issues[0] ?? { path: '', message: 'unreadable' }
+    const issue = { path: KNOWN_PATH.exec(path)?.[0] ?? '', message: message.replace(QUOTED, '') }
+    throw unusable(`policyDocuments[${index}]: ${formatPolicyIssue(issue)}`)
   })
 }
 

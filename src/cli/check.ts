@@ -21,6 +21,7 @@ export async function check(options: CheckOptions): Promise<number> {
   const loaded = loadSettings(options.file, options.env)
   if (loaded.kind === 'invalid') return refuse(loaded.issues.map(formatIssue), options.print)
   const { settings } = loaded
+  for (const warning of loaded.warnings) options.print(`warning: ${warning}`)
   const findings = await Promise.all(options.inspections.map((inspect) => inspect(settings)))
   const issues = findings.flat()
   if (issues.length > 0) return refuse(issues, options.print)

@@ -11,6 +11,8 @@ export type ReadMaterial =
       /** What differs from before, by setting and by file; everything where there was nothing. */
       readonly changed: readonly string[]
       readonly files: readonly string[]
+      /** Of files that others on this machine may read or change. */
+      readonly warnings: readonly string[]
     }
   | {
       readonly kind: 'refused'
@@ -49,6 +51,7 @@ export function readMaterial(file: string, env: NodeJS.ProcessEnv, before: Mater
         ? Object.keys(settings)
         : [...changesBetween(before.settings, settings), ...changedFiles(before.files, contents.files)],
     files: loaded.files.filter((name) => !followed.has(name)),
+    warnings: loaded.warnings,
   }
 }
 

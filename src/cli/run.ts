@@ -7,6 +7,7 @@ import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
 import { onRestartSignal, onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
+import { endOnFault } from '../control/last-words.ts'
 import { createLog, type ProcessLog } from '../control/log.ts'
 import { createMetrics, type MetricsParts } from '../control/metrics.ts'
 import type { Reloads } from '../control/reload.ts'
@@ -17,6 +18,7 @@ import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { alone, EMBEDDED_SOCKET, type House, many } from './house.ts'
 import { readMaterial } from './material.ts'
 import { shutdownOrder } from './orders.ts'
+import { processWarnings } from './process-warnings.ts'
 import { followReloads } from './reloads.ts'
 import { restarter } from './restarts.ts'
 import { namesOf } from './serve.ts'
@@ -60,11 +62,19 @@ export async function run(options: RunOptions): Promise<number> {
   const { settings } = read.material
   const { log, metrics } = outlets(settings)
   early = log
-  const folder = mkdtempSync(join(tmpdir(), 'brokergate-'))
+  for (const warning of [...read.warnings, ...processWarnings()]) log.warn({}, warning)
+  // Nothing else is ever written to a temporary folder: without an embedded broker there may be none.
+  const embedded = Object.values(settings.backends).some((backend) => backend.kind === 'embedded')
+  const folder = embedded ? temporaryFolder(log) : ''
+  if (folder === null) {
+    await log.written()
+    log.flush()
+    return 1
+  }
   const embeddedPath = join(folder, 'broker.sock')
   let broker: EmbeddedBroker | null = null
   try {
-    if (Object.values(settings.backends).some((backend) => backend.kind === 'embedded')) {
+    if (embedded) {
       broker = await startEmbeddedBroker({
         path: embeddedPath,
         onError: (error) => log.debug({ error }, 'embedded broker: trouble with a client'),
@@ -84,14 +94,27 @@ export async function run(options: RunOptions): Promise<number> {
     }).finally(() => following.stop())
   } finally {
     await broker?.close()
-    rmSync(folder, { recursive: true, force: true })
+    if (folder !== '') rmSync(folder, { recursive: true, force: true })
+    await log.written()
     log.flush()
+  }
+}
+
+/** Null after a line in the log: on a read-only file system somebody has to say where. */
+function temporaryFolder(log: ProcessLog): string | null {
+  try {
+    return mkdtempSync(join(tmpdir(), 'brokergate-'))
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    log.error({}, `not started: no folder for the socket of the embedded broker, set TMPDIR to one: ${why}`)
+    return null
   }
 }
 
 /** Where a process tells what goes on. */
 function outlets(settings: Settings): { readonly log: ProcessLog; readonly metrics: MetricsParts } {
   const log = createLog({ level: settings.log.level, format: settings.log.format })
+  endOnFault(log)
   const metrics = createMetrics({
     version: versionOf(),
     runtime: RUNTIME,

@@ -34,6 +34,7 @@ export async function worker(
       if (running === null) return
       const { drains } = metrics
       await drainProcess(running, order, { drains, log, remaining: (count) => link.left(count) })
+      await lastLines(log)
     },
     onMessage: (data) =>
       void (
@@ -61,7 +62,7 @@ export async function worker(
     prepare: (next) => running!.prepare(next),
     fail(error) {
       log.error({ error }, 'this worker cannot follow the settings')
-      void link.exit(1)
+      void lastLines(log).then(() => link.exit(1))
     },
   })
   const pressure = watchPressure(material.settings, log, metrics.metrics, (state) => {
@@ -91,9 +92,18 @@ export async function worker(
     },
     living: (numbers) => reloads.living(numbers),
   })
-  if (running === null) return link.exit(1)
+  if (running === null) {
+    // What was wrong stands in them.
+    await lastLines(log)
+    return link.exit(1)
+  }
   pressure.begin()
   link.ready()
   reloads.serves(material.number)
   return new Promise<number>(() => {})
+}
+
+async function lastLines(log: ProcessLog): Promise<void> {
+  await log.written()
+  log.flush()
 }

@@ -1,5 +1,6 @@
 import { accessSync, constants, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { looseRights } from '../file-rights.ts'
 import { applyEnvironment, settingNamesAt } from './environment.ts'
 import { contradictions } from './rules.ts'
 import { PATHS, SECRETS, SETTINGS, type Settings } from './schema.ts'
@@ -26,6 +27,8 @@ export type Loaded =
       readonly settings: Settings
       /** Everything that was read or is named to be read, and the folders of `include`: what a reload watches. */
       readonly files: readonly string[]
+      /** Files that others on this machine may read or change and should not; in the form of an issue. */
+      readonly warnings: readonly string[]
       /** Something that is wrong with a setting, with its place. */
       issueAt(path: Path, message: string): Issue
     }
@@ -50,7 +53,8 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
 
   const root = mergeAll(tree, issues)
   applyEnvironment(root, env, dirname(main), issues)
-  resolveSecrets(root, env, files, issues)
+  const read = [...files]
+  const secretFiles = resolveSecrets(root, env, files, issues)
   resolvePaths(root, files, issues)
 
   const input = toPlain(root)
@@ -66,8 +70,11 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
       }
       for (const key of issue.keys) {
         const at = [...path, key]
-        issues.push(issueAt(keyPlaceOf(root, at), at, `is not a setting, expected one of: ${known}`))
+        if (isRemnant(root, at)) issues.push(issueAt(keyPlaceOf(root, at), path, REMNANT))
+        else issues.push(issueAt(keyPlaceOf(root, at), at, `is not a setting, expected one of: ${known}`))
       }
+    } else if (isRemnant(root, path)) {
+      issues.push(issueAt(keyPlaceOf(root, path), path.slice(0, -1), REMNANT))
     } else if (issue.code === 'invalid_key') {
       issues.push(issueAt(keyPlaceOf(root, path), path, issue.issues[0]?.message ?? issue.message))
     } else {
@@ -87,6 +94,7 @@ export function loadSettings(file: string, env: NodeJS.ProcessEnv): Loaded {
     kind: 'valid',
     settings: freeze(settings),
     files: [...files],
+    warnings: rightsWarnings(read, secretFiles),
     issueAt: (path, message) => issueAt(placeOf(root, path), path, message),
   }
 }
@@ -100,6 +108,16 @@ export function adminSocketOf(file: string): string | null {
   } catch {
     return null
   }
+}
+
+/** Of a text that was not quoted: `password: ab,cd` between braces is `password: ab` and a key `cd` without a value. */
+const REMNANT = 'holds a name without a value; a text with a comma must be quoted'
+
+/** Whether the last step is such a key: it may be half a secret, and is not repeated. */
+function isRemnant(root: Tree, path: readonly (string | number)[]): boolean {
+  const value = treeAt(root, path)
+  if (value?.kind !== 'scalar' || value.value !== null || typeof path.at(-1) !== 'string') return false
+  return !settingNamesAt(root, path.slice(0, -1)).includes(String(path.at(-1)))
 }
 
 /** `file:line:column: path: message`, the file as seen from the current folder. */
@@ -182,10 +200,36 @@ function mergeAll(trees: readonly Tree[], issues: Issue[]): Tree {
   return root!
 }
 
-/** Puts the text in the place of `{ file: … }` and `{ env: … }`. */
-function resolveSecrets(root: Tree, env: NodeJS.ProcessEnv, files: Set<string>, issues: Issue[]): void {
+/** Of the configuration's own files, and of those that hold secrets, by the first setting that is in each. */
+function rightsWarnings(read: readonly string[], secretFiles: ReadonlyMap<string, Issue>): readonly string[] {
+  return [
+    ...[...secretFiles].flatMap(([file, issue]) =>
+      looseRights(file, 'secret').map((problem) =>
+        formatIssue({ ...issue, message: `${file} holds a secret and ${problem}` }),
+      ),
+    ),
+    ...read
+      .filter((file) => !secretFiles.has(file))
+      .flatMap((file) => looseRights(file, 'settings').map((problem) => `${file} ${problem}`)),
+  ]
+}
+
+/** Puts the text in the place of `{ file: … }` and `{ env: … }`; answers with every file that holds a secret. */
+function resolveSecrets(
+  root: Tree,
+  env: NodeJS.ProcessEnv,
+  files: Set<string>,
+  issues: Issue[],
+): ReadonlyMap<string, Issue> {
+  const secretFiles = new Map<string, Issue>()
+  const holds = (file: string, place: Issue) => {
+    if (!secretFiles.has(file)) secretFiles.set(file, place)
+  }
   for (const setting of SECRETS) {
     for (const { path, value, replace } of matches(root, setting.split('.'))) {
+      // What came from the environment stands in no file.
+      if (value.kind === 'scalar' && files.has(value.place.file))
+        holds(value.place.file, issueAt(value.place, path, ''))
       if (value.kind !== 'map' || value.entries.size !== 1) continue
       const [source] = value.entries.keys()
       const named = treeAt(value, [source ?? ''])
@@ -195,21 +239,25 @@ function resolveSecrets(root: Tree, env: NodeJS.ProcessEnv, files: Set<string>, 
         source === 'env'
           ? secretFromEnv(named.value, env)
           : secretFromFile(resolve(named.place.folder, named.value), files)
+      if (source === 'file') holds(resolve(named.place.folder, named.value), issueAt(named.place, path, ''))
       if ('missing' in found) issues.push(issueAt(named.place, [...path, source], found.missing))
       replace({ kind: 'scalar', place: named.place, value: 'missing' in found ? '' : found.text })
     }
   }
+  return secretFiles
 }
 
 type Secret = { readonly text: string } | { readonly missing: string }
 
 function secretFromEnv(name: string, env: NodeJS.ProcessEnv): Secret {
+  if (!isVariableName(name)) return { missing: 'expected the name of an environment variable' }
   const text = env[name]
   if (text === undefined) return { missing: `no such environment variable: ${name}` }
   return text === '' ? { missing: `the environment variable is empty: ${name}` } : { text }
 }
 
 function secretFromFile(file: string, files: Set<string>): Secret {
+  if (!isOneLine(file)) return { missing: NOT_A_PATH }
   try {
     const text = readFileSync(file, 'utf8').replace(/\r?\n$/, '')
     files.add(file)
@@ -226,6 +274,10 @@ function resolvePaths(root: Tree, files: Set<string>, issues: Issue[]): void {
       if (value.kind !== 'scalar' || typeof value.value !== 'string' || value.value === '') continue
       const target = resolve(value.place.folder, value.value)
       replace({ ...value, value: target })
+      if (!isOneLine(target)) {
+        issues.push(issueAt(value.place, path, NOT_A_PATH))
+        continue
+      }
       const problem = must === 'new' ? null : whyNot(target, must)
       if (problem !== null) issues.push(issueAt(value.place, path, `${problem}: ${target}`))
       // One that is missing may come.
@@ -233,6 +285,13 @@ function resolvePaths(root: Tree, files: Set<string>, issues: Issue[]): void {
     }
   }
 }
+
+/** A key or certificate in the place of its path is a common mistake; it is not repeated. */
+const NOT_A_PATH = 'expected the path of a file, this is its contents'
+const isOneLine = (path: string): boolean => !/[\r\n]|-----BEGIN/.test(path)
+
+/** What stands in the place of a name may be the secret itself. POSIX.1-2024 §8.1. */
+const isVariableName = (name: string): boolean => /^[A-Za-z_]\w*$/.test(name)
 
 function whyNot(target: string, must: 'file' | 'folder'): string | null {
   try {

@@ -162,7 +162,11 @@ export function runPrimary(options: PrimaryOptions): Primary {
     }
     members.add(member)
     worker.on('message', (message: ToPrimary) => heard(member, message))
-    worker.on('error', (error) => log.warn({ workerId: worker.id, error }, 'trouble with a worker'))
+    worker.on('error', (error) => {
+      log.warn({ workerId: worker.id, error }, 'trouble with a worker')
+      // What could not be started at all never exits.
+      if (worker.process.pid === undefined && !member.exited) ended(member, null, null)
+    })
     worker.on('exit', (code, signal) => ended(member, code, signal))
     log.debug({ workerId: worker.id, workerPid: worker.process.pid }, 'worker started')
     return member

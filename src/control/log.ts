@@ -33,10 +33,16 @@ const MAX_WAITING_BYTES = 8 * 1024 * 1024
 export interface ProcessLog extends Log {
   /** Least severity that is written from now on. */
   setLevel(level: LogLevel): void
+  /** Writes what waits, at once. */
   flush(): void
+  /** Resolves when what the system was just writing has been written, and what waits behind it, or after half a second. */
+  written(): Promise<void>
 }
 
-/** One JSON object per line, or one readable line per line. `flush` before an exit that must not lose the last ones. */
+/**
+ * One JSON object per line, or one readable line per line. `written` and then `flush` before an exit that must not lose
+ * the last ones: an exit takes the write along that is under way.
+ */
 export function createLog(options: LogOptions): ProcessLog {
   const settings: LoggerOptions = {
     level: options.level,
@@ -44,7 +50,7 @@ export function createLog(options: LogOptions): ProcessLog {
     base: { pid: process.pid, worker: cluster.worker?.id ?? null },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
-    serializers: { error: pino.stdSerializers.err },
+    serializers: { error: errorFacts },
     redact: { paths: SECRET_NAMES.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '[redacted]' },
   }
   const pretty = options.format === 'pretty' || (options.format === 'auto' && process.stdout.isTTY === true)
@@ -68,16 +74,54 @@ export function createLog(options: LogOptions): ProcessLog {
   const stdout = pino.destination({ dest: 1, sync: false, maxLength: MAX_WAITING_BYTES })
   // Without a listener a closed pipe (EPIPE) would end the process: a proxy outlives its log.
   stdout.on('error', () => {})
-  return named(pino(settings, stdout), () => {
-    try {
-      stdout.flushSync()
-    } catch {
-      // Not open yet, or the reader is gone: nothing more can be done for these lines.
-    }
-  })
+  return named(
+    pino(settings, stdout),
+    () => {
+      try {
+        stdout.flushSync()
+      } catch {
+        // Not open yet, or the reader is gone: nothing more can be done for these lines.
+      }
+    },
+    () => (stdout as unknown as Writing)._writing === true,
+  )
 }
 
-function named(logger: Logger, flush: () => void): ProcessLog {
+/** The one sign that pino's destination gives of a write that is under way. */
+interface Writing {
+  readonly _writing?: boolean
+}
+
+const LOOK_MS = 5
+const MAX_LOOKS = 100
+
+/** How deep the causes of an error are told. */
+const MAX_CAUSES = 4
+
+/**
+ * What an error says, and nothing that somebody hung onto it: requests with their headers, tokens with their claims.
+ * Messages and stacks of its causes follow its own.
+ */
+function errorFacts(error: unknown): unknown {
+  if (!(error instanceof Error)) return { type: typeof error, message: String(error) }
+  const messages: string[] = []
+  const stacks: string[] = []
+  let cause: unknown = error
+  for (let depth = 0; depth < MAX_CAUSES && cause instanceof Error; depth++, cause = cause.cause) {
+    messages.push(cause.message)
+    stacks.push(cause.stack ?? String(cause))
+  }
+  const { code, syscall } = error as NodeJS.ErrnoException
+  return {
+    type: error.name,
+    message: messages.join(': '),
+    stack: stacks.join('\ncaused by: '),
+    ...(typeof code === 'string' && { code }),
+    ...(typeof syscall === 'string' && { syscall }),
+  }
+}
+
+function named(logger: Logger, flush: () => void, isWriting: () => boolean = () => false): ProcessLog {
   return {
     debug: (fields, message) => logger.debug(fields, message),
     info: (fields, message) => logger.info(fields, message),
@@ -87,6 +131,11 @@ function named(logger: Logger, flush: () => void): ProcessLog {
       logger.level = level
     },
     flush,
+    async written() {
+      for (let looks = 0; isWriting() && looks < MAX_LOOKS; looks++) {
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+      }
+    },
   }
 }
 
@@ -105,7 +154,7 @@ export const LOG_FIELDS = {
   time:          { unit: null,      help: 'UTC, ISO 8601 with milliseconds.' },
   pid:           { unit: null,      help: 'Process id.' },
   worker:        { unit: null,      help: 'Number of the worker, counted up with every replacement; null in the primary and in a single process.' },
-  event:         { unit: null,      help: 'session for one that reached the broker, attempt for one that did not; denied for what a policy denies.' },
+  event:         { unit: null,      help: 'session for one that reached the broker, attempt for one that did not; denied for what a policy denies; fault where an error of this program ended the process.' },
   id:            { unit: null,      help: 'Of the connection; unique among the processes.' },
   port:          { unit: null,      help: 'The port whose rules apply.' },
   remoteAddress: { unit: null,      help: 'Address of the device: of the socket, or as a trusted PROXY header says.' },

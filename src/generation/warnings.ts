@@ -1,11 +1,13 @@
+import { dirname, join } from 'node:path'
 import type { Settings } from '../config/schema.ts'
-import { isPublic } from '../registry/secret.ts'
+import { looseRights } from '../file-rights.ts'
+import { OVERLAY_FILE } from '../registry/overlay.ts'
 import { TLS_RUNTIME } from '../tls/policies.ts'
 import { TICKET_FACTS } from '../tls/tickets.ts'
 
 /** Of everything in the settings that works but should not stay so. */
 export function warningsOf(settings: Settings): readonly string[] {
-  return [...ticketWarnings(settings), ...prefixWarnings(settings), ...publicKeyFiles(settings)]
+  return [...ticketWarnings(settings), ...prefixWarnings(settings), ...rightsWarnings(settings)]
 }
 
 /** Workers that cannot open one another's tickets. */
@@ -31,17 +33,30 @@ function prefixWarnings({ domains }: Settings): string[] {
   )
 }
 
-/** Private keys that everybody on the machine may read. */
-function publicKeyFiles(settings: Settings): readonly string[] {
-  const named = [
-    ...settings.domains.flatMap(({ certificates }, at) =>
+/** Files and folders of which others on this machine may do what they should not. */
+function rightsWarnings({ domains, backends, registries, admin }: Settings): readonly string[] {
+  const keys = [
+    ...domains.flatMap(({ certificates }, at) =>
       certificates.map(({ key }, index) => [`domains[${at}].certificates[${index}].key`, key] as const),
     ),
-    ...Object.entries(settings.backends).flatMap(([name, backend]) =>
+    ...Object.entries(backends).flatMap(([name, backend]) =>
       'key' in backend && backend.key !== null ? [[`backends.${name}.key`, backend.key] as const] : [],
     ),
   ]
-  return named
-    .filter(([, file]) => isPublic(file))
-    .map(([setting, file]) => `${setting}: ${file} is a private key and may be read by everybody on this machine`)
+  const places = [
+    ...Object.entries(registries).flatMap(([name, { state }]) =>
+      state === null
+        ? []
+        : [state, join(state, OVERLAY_FILE)].map((path) => [`registries.${name}.state`, path] as const),
+    ),
+    ['admin.socket', dirname(admin.socket)] as const,
+  ]
+  return [
+    ...keys.flatMap(([setting, file]) =>
+      looseRights(file, 'secret').map((problem) => `${setting}: ${file} is a private key and ${problem}`),
+    ),
+    ...places.flatMap(([setting, path]) =>
+      looseRights(path, 'settings').map((problem) => `${setting}: ${path} ${problem}`),
+    ),
+  ]
 }

@@ -261,7 +261,8 @@ export function greet(socket: AcceptedSocket, options: ListenerOptions): Promise
           socket.unshift(reader.taken())
           return resolve({ kind: 'hello', hello: parse.hello, source })
         case 'not-tls':
-          return fail(new ProxyError('ERR_NOT_TLS', `first bytes ${rest.subarray(0, 8).toString('hex')}`))
+          // Enough to tell HTTP, MQTT and SSH apart; what follows may be a password.
+          return fail(new ProxyError('ERR_NOT_TLS', `first bytes ${rest.subarray(0, 3).toString('hex')}`))
         case 'oversized':
           return fail(new ProxyError('ERR_HELLO_OVERSIZED', 'ClientHello over 64 KiB'))
         case 'malformed':

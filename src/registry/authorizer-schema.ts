@@ -3,6 +3,7 @@ import { isIP } from 'node:net'
 import { z } from 'zod'
 import type { AuthorizerEntry } from './entries.ts'
 import { readPasswordFile } from './password-file.ts'
+import { isPath, isVariableName, NOT_A_PATH } from './source.ts'
 
 /**
  * The form of `authorizers:` in a registry file, and what it turns into.
@@ -341,6 +342,10 @@ class Reader {
 
   /** Null after an issue. */
   file(path: string, at: readonly (string | number)[]): string | null {
+    if (!isPath(path)) {
+      this.issue(at, NOT_A_PATH)
+      return null
+    }
     try {
       const contents = this.#sources.readFile(this.#sources.resolve(path))
       this.#learn(contents)
@@ -365,6 +370,10 @@ class Reader {
       const contents = this.file(value.file, [...at, 'file'])?.replace(/\r?\n$/, '')
       if (contents === '') this.issue([...at, 'file'], `the file is empty: ${value.file}`)
       return contents ?? ''
+    }
+    if (!isVariableName(value.env)) {
+      this.issue([...at, 'env'], 'expected the name of an environment variable')
+      return ''
     }
     const found = this.#sources.env(value.env)
     if (found === undefined || found === '') this.issue([...at, 'env'], `no such environment variable: ${value.env}`)

@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseDocument } from 'yaml'
+import { looseRights } from '../file-rights.ts'
 import { type PolicyDocument, parsePolicyDocument } from '../policy/document.ts'
 import { readAuthorizers } from './authorizer-schema.ts'
 import type { AutoRegister, RegisteredCa } from './cas.ts'
@@ -11,7 +12,7 @@ import { certificateParts } from './der.ts'
 import type { AccessKey, AuthorizerEntry, Thing } from './entries.ts'
 import type { Registry } from './registry.ts'
 import { REGISTRY_FILE, type RegistryFile } from './schema.ts'
-import { readSecret } from './secret.ts'
+import { readSecret, warnIfLoose } from './secret.ts'
 import { codeOf, Findings, type Path, readText, Source } from './source.ts'
 import { parseTemplate } from './template.ts'
 
@@ -51,7 +52,8 @@ const MAX_USERS_BYTES = 64 * 1024 * 1024
 export function readRegistry(folder: string, options: ReadRegistryOptions = {}): RegistryFiles {
   const findings = new Findings()
   const reading = new Reading(options.env ?? process.env, options.state ?? false)
-  for (const file of yamlFiles(folder, findings)) {
+  const yaml = yamlFiles(folder, findings)
+  for (const file of yaml) {
     const source = Source.read(file, findings)
     if (source === null) continue
     const parsed = REGISTRY_FILE.safeParse(source.toValue())
@@ -62,6 +64,10 @@ export function readRegistry(folder: string, options: ReadRegistryOptions = {}):
   const files = [...findings.files]
   if (findings.issues.length > 0) return { kind: 'invalid', issues: findings.issues, files }
   const contents = reading.contents()
+  // Whoever can change these can let anybody in.
+  for (const file of [folder, ...yaml]) {
+    for (const problem of looseRights(file, 'settings')) findings.warnings.push(`${file}:1: : ${problem}`)
+  }
   return { kind: 'valid', contents, registry: registryOf(contents, null), files, warnings: findings.warnings }
 }
 
@@ -244,11 +250,26 @@ class Reading {
     for (const { path, message } of issues) source.issue(['authorizers', ...path], message)
     for (const [name, wanted] of Object.entries(form)) {
       const path = ['authorizers', name]
+      for (const [at, file] of secretFilesOf(source, wanted)) warnIfLoose(source, [...path, ...at], file)
       if ('policies' in wanted) this.#use('policy', source, [...path, 'policies'], wanted.policies)
       const entry = entries.get(name)
       if (this.#isNew('authorizer', name, source, path) && entry !== undefined) this.#authorizers.set(name, entry)
     }
   }
+}
+
+/** The files in which an authorizer has its secrets, each by where it is named. */
+function secretFilesOf(
+  source: Source,
+  wanted: RegistryFile['authorizers'][string],
+): readonly (readonly [at: readonly string[], file: string])[] {
+  if (wanted.kind === 'password') return [[['file'], source.resolve(wanted.file)]]
+  if (wanted.kind !== 'webhook') return []
+  return Object.entries(wanted.headers).flatMap(([name, value]) => {
+    const at = ['headers', name]
+    if (typeof value === 'string') return [[at, source.file] as const]
+    return 'file' in value ? [[at, source.resolve(value.file)] as const] : []
+  })
 }
 
 /** `{ file: … }` in the place of a document; a document never has only this. */

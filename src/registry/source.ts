@@ -86,10 +86,21 @@ export class Source {
   /** What a schema says, each unknown key on its own line. */
   schemaIssue(issue: z.core.$ZodIssue): void {
     if (issue.code === 'unrecognized_keys') {
-      for (const key of issue.keys) this.issue([...issue.path, key], 'unknown key')
+      for (const key of issue.keys) {
+        if (this.#isRemnant([...issue.path, key])) this.issue(issue.path, REMNANT)
+        else this.issue([...issue.path, key], 'unknown key')
+      }
+    } else if (issue.path.at(-2) === 'headers' && this.#isRemnant(issue.path)) {
+      this.issue(issue.path.slice(0, -1), REMNANT)
     } else if (issue.code === 'invalid_key') {
       this.issue(issue.path, issue.issues[0]?.message ?? issue.message)
     } else this.issue(issue.path, issue.message)
+  }
+
+  /** `secret: ab,cd` between braces is `secret: ab` and a key `cd` without a value, which is not repeated. */
+  #isRemnant(path: Path): boolean {
+    const value = this.#document.getIn(path, true)
+    return this.#document.hasIn(path) && (value === undefined || (isScalar(value) && value.value === null))
   }
 
   /** `file:line` of a key where there is one, else of its nearest parent. */
@@ -122,6 +133,10 @@ export class Source {
 
   /** A file that is named here; null after adding an issue. */
   readFile(path: Path, name: string, maxBytes: number): Buffer | null {
+    if (!isPath(name)) {
+      this.issue(path, NOT_A_PATH)
+      return null
+    }
     const file = this.resolve(name)
     const found = readBounded(file, maxBytes)
     if ('bytes' in found) return found.bytes
@@ -129,6 +144,15 @@ export class Source {
     return null
   }
 }
+
+const REMNANT = 'holds a name without a value; a text with a comma must be quoted'
+
+/** A key or certificate in the place of its path is a common mistake; it is not repeated. */
+export const NOT_A_PATH = 'expected the path of a file, this is its contents'
+export const isPath = (name: string): boolean => !/[\r\n]|-----BEGIN/.test(name)
+
+/** What stands in the place of a name may be the secret itself. POSIX.1-2024 §8.1. */
+export const isVariableName = (name: string): boolean => /^[A-Za-z_]\w*$/.test(name)
 
 function readBounded(file: string, maxBytes: number): { readonly bytes: Buffer } | { readonly missing: string } {
   try {

@@ -168,6 +168,13 @@ test('a worker that ends before it is ready fails the start', async (t) => {
   t.regex(String(line!.message), /ended before it was ready \(exit code 9\)/)
 })
 
+test('a worker that cannot even be started fails the start', async (t) => {
+  // No right to execute, as where the runtime lies in a folder of another user: no process, so no exit of one.
+  const group = cluster(t, { WORKERS: '2', RUNTIME: '/etc/passwd' })
+  const [line] = await group.wait(group.event('not-started'))
+  t.regex(String(line!.message), /ended before it was ready/)
+})
+
 test('a worker that stands still does not hold a scrape', async (t) => {
   const group = cluster(t, { WORKERS: '2' })
   const port = await group.port()

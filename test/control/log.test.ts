@@ -91,6 +91,20 @@ test('what looks like a secret is not written, whoever logs it', (t) => {
   t.notRegex(text(), /hunter2/)
 })
 
+test('what hangs onto an error is not written, and what is no error has no more than its text', (t) => {
+  const { log, text } = lines('info', 'json')
+  const cause = Object.assign(new Error('inner'), { headers: { authorization: 'hunter2' } })
+  const error = Object.assign(new Error('outer', { cause }), { payload: { claim: 'hunter2' }, code: 'EPIPE' })
+  log.error({ error }, 'fault')
+  const told = JSON.parse(text()).error
+  t.deepEqual(Object.keys(told), ['type', 'message', 'stack', 'code'])
+  t.like(told, { type: 'Error', message: 'outer: inner', code: 'EPIPE' })
+  t.notRegex(text(), /hunter2/)
+  const other = lines('info', 'json')
+  other.log.error({ error: 'a text' }, 'fault')
+  t.deepEqual(JSON.parse(other.text()).error, { type: 'string', message: 'a text' })
+})
+
 test('an error is written with its stack and cause', (t) => {
   const { log, text } = lines('info', 'json')
   log.error({ error: new Error('outer', { cause: new Error('inner') }) }, 'fault')

@@ -160,6 +160,31 @@ test('a file with a secret that everybody may read is warned of', (t) => {
   t.deepEqual(again.kind === 'valid' ? again.warnings : null, [])
 })
 
+test('files of passwords and of headers that everybody may read, and a registry that everybody may change, are warned of', (t) => {
+  const folder = folderOf(t, {
+    'a.yaml': `authorizers:
+  people: { kind: password, file: users.txt }
+  hook: { kind: webhook, url: "https://localhost", headers: { authorization: { file: secret } } }
+  other: { kind: webhook, url: "https://localhost", headers: { authorization: written } }
+`,
+    'users.txt': '',
+    secret: 'x',
+  })
+  for (const name of ['users.txt', 'secret']) chmodSync(join(folder, name), 0o644)
+  chmodSync(join(folder, 'a.yaml'), 0o606)
+  const result = readRegistry(folder)
+  t.deepEqual(result.kind === 'valid' ? result.warnings.map((line) => line.replaceAll(folder, '')) : result.issues, [
+    '/a.yaml:2: authorizers.people.file: /users.txt holds a secret and may be read by everybody on this machine',
+    '/a.yaml:3: authorizers.hook.headers.authorization: /secret holds a secret and may be read by everybody on this machine',
+    '/a.yaml:4: authorizers.other.headers.authorization: /a.yaml holds a secret and may be read by everybody on this machine',
+    '/a.yaml:4: authorizers.other.headers.authorization: /a.yaml holds a secret and may be changed by everybody on this machine',
+    '/a.yaml:1: : may be changed by everybody on this machine',
+  ])
+  for (const name of ['users.txt', 'secret', 'a.yaml']) chmodSync(join(folder, name), 0o640)
+  const again = readRegistry(folder)
+  t.deepEqual(again.kind === 'valid' ? again.warnings : null, [])
+})
+
 test('authorizers are read with their files, and their policies must exist', (t) => {
   const { result, files } = read(t, {
     'a.yaml': `policies: { devices: ${policy('Allow')} }\nauthorizers:\n  people: { kind: password, file: users.txt, policies: [ devices ] }\n`,

@@ -25,6 +25,8 @@ if (cluster.isPrimary) primary()
 else worker()
 
 function primary(): void {
+  // What workers are started with.
+  if (process.env.RUNTIME !== undefined) process.execPath = process.env.RUNTIME
   const { registry, supervision } = createMetrics({ version: 'test' })
   const running = runPrimary({
     workers: Number(process.env.WORKERS),
