@@ -61,6 +61,8 @@ export interface Inspector {
   inspect(chunk: Buffer): void
   /** Reading from this side stops, and goes on again. */
   held(paused: boolean): void
+  /** The other side takes no more of this direction, and has taken everything again. */
+  full?(on: boolean): void
 }
 
 export type Side = 'downstream' | 'upstream'
@@ -280,6 +282,7 @@ class End implements StreamListener, Way {
   #hold(reason: number): void {
     const before = this.#holds
     this.#holds |= reason
+    if (reason === FULL && (before & FULL) === 0) this.#inspector.full?.(true)
     if (before !== 0) return
     this.stream.pause()
     this.#inspector.held(true)
@@ -288,6 +291,7 @@ class End implements StreamListener, Way {
   #release(reason: number): void {
     if ((this.#holds & reason) === 0) return
     this.#holds &= ~reason
+    if (reason === FULL) this.#inspector.full?.(false)
     if (this.#holds !== 0) return
     this.#inspector.held(false)
     this.stream.resume()

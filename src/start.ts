@@ -1,5 +1,6 @@
 import { type AssembleOptions, assemble, type Generation, servedFor } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
+import { remembering } from './auth/remembered.ts'
 import type { DrainedServers } from './backend/drained.ts'
 import type { Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
@@ -15,10 +16,14 @@ import { createForwarder } from './https/forward.ts'
 import type { FrontParts } from './https/parts.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Doors, type DoorsChange } from './listener/doors.ts'
+import { Governor } from './listener/governor.ts'
 import { Acceptor, type Capacity, type Listener, type ListenerOptions } from './listener/listener.ts'
+import { Penalties } from './listener/penalties.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
+import { Seats } from './mqtt/seats.ts'
 import { type DeniedAction, type LiveSession, mqttHandler, type Parting } from './mqtt/session.ts'
+import { shields } from './mqtt/shield.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
@@ -49,6 +54,8 @@ export interface StartOptions {
   readonly denied: (told: DeniedAction) => void
   /** Who has which client id, among all processes. */
   readonly store: Store
+  /** How short this process is of time, memory or descriptors; absent: it never is. */
+  readonly shedding?: () => Shedding
   /** What keys of session tickets are made of, in all processes. */
   readonly ticketSecret: TicketSecret
   /** Told of the generations that live, the oldest first, whenever that changes. */
@@ -65,6 +72,12 @@ export interface Prepared {
   abort(): Promise<void>
 }
 
+/** What there is too little of, and what follows from it. */
+export interface Shedding {
+  /** 1: only few full handshakes; 2: nothing new at all. */
+  readonly stage: 0 | 1 | 2
+}
+
 /** A proxy that accepts, in this process. */
 export interface Running {
   readonly listeners: readonly Pick<Listener, 'host' | 'port'>[]
@@ -78,6 +91,8 @@ export interface Running {
   readOverlay(registry: string): void
   /** Makes the next generation, with all that can go wrong; issues say why there is none. Nothing has changed yet. */
   prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }>
+  /** The answer of `shedding` has changed. */
+  shed(): void
   /** Closes the listeners. Who is on the way in may still come in; HTTP connections end with their running request. */
   stopAccepting(): Promise<void>
   /** From now on this is the answer to CONNECT. */
@@ -110,27 +125,51 @@ class Program implements Running {
   readonly #acceptor: Acceptor
   readonly #doors: Doors
   readonly #host: Host
+  readonly #governor: Governor
+  readonly #penalties: Penalties
   /** Whose a domain is. */
   readonly #owners = new WeakMap<Domain, Service>()
   #generations: Generations<Service> | null = null
   #unwatch = () => {}
 
   static async begin(material: Material, options: StartOptions): Promise<Program | readonly string[]> {
-    const program = new Program(options, await createForwarder())
+    const program = new Program(material.settings, options, await createForwarder())
     const prepared = await program.prepare(material)
     if ('issues' in prepared) return prepared.issues
     prepared.commit()
     return program
   }
 
-  private constructor(options: StartOptions, forwarder: Host['forwarder']) {
+  private constructor(settings: Settings, options: StartOptions, forwarder: Host['forwarder']) {
     this.#options = options
     const { metrics } = options
+    const counters = metrics.admission
     const refusedResumptions = new RefusedResumptions()
-    const identify = identifier({
+    const governor = new Governor({ settings: settings.governor, counters, waited: metrics.handshakeWaited })
+    const penalties = new Penalties({ settings: settings.governor.refusals, counters })
+    this.#governor = governor
+    this.#penalties = penalties
+    const identify = remembering(
+      identifier({
+        metrics,
+        refusedResumptions,
+        authenticatorFor: ({ domain }, method) => this.#ownerOf(domain).generation.authenticator(domain.name, method),
+      }),
+      {
+        recall: (domain, fingerprint) => penalties.recall(domain, fingerprint),
+        remember: (domain, fingerprint, code) => penalties.remember(domain, fingerprint, code),
+        accepted({ domain, visit }) {
+          if (visit === undefined) return
+          governor.prove(visit)
+          penalties.accepted(domain.name, visit.place)
+        },
+      },
       metrics,
-      refusedResumptions,
-      authenticatorFor: ({ domain }, method) => this.#ownerOf(domain).generation.authenticator(domain.name, method),
+    )
+    const seats = new Seats({
+      limitsFor: (domain) => this.#inForce.current.seatsOf(domain),
+      overloaded: () => this.#stage === 2,
+      counters,
     })
     const mqtt = mqttHandler({
       metrics,
@@ -138,18 +177,31 @@ class Program implements Running {
       lifetimes: new Lifetimes(),
       store: options.store,
       identify,
+      seats,
       limitsFor: (domain) => this.#ownerOf(domain).sessionLimits,
       rulesFor: (domain) => this.#ownerOf(domain).rulesFor(domain),
       rulesInForce: (connection) => this.#rulesInForce(connection),
       backendFor: (domain) => this.#ownerOf(domain).generation.backend(domain.backend),
+      shieldFor: shields({ metrics, closing: this.#closing.signal, log: options.log }),
       denied: options.denied,
       tellFor: (domain) => this.#ownerOf(domain).tell,
     })
     const { answered, denied } = options
-    this.#host = { metrics, mqtt, identify, forwarder, answered, denied, draining: this.#draining.signal }
+    this.#host = {
+      metrics,
+      mqtt,
+      identify,
+      forwarder,
+      answered,
+      denied,
+      room: ({ name }) => seats.check(name),
+      draining: this.#draining.signal,
+    }
     const serve = createServe({
       metrics,
       refusedResumptions,
+      governor,
+      penalties,
       closing: this.#closing.signal,
       enter: () => this.#inForce.enter(),
       ended: options.ended,
@@ -221,6 +273,11 @@ class Program implements Running {
     }
   }
 
+  shed(): void {
+    this.#governor.trickle(this.#stage === 0 ? null : this.#inForce.current.generation.settings.shedding.fullPerSecond)
+    this.#acceptor.look()
+  }
+
   async stopAccepting(): Promise<void> {
     this.#acceptor.stop()
     await this.#doors.close()
@@ -232,7 +289,9 @@ class Program implements Running {
   }
 
   stopEntering(): void {
-    this.#closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
+    const draining = new ProxyError('ERR_DRAINING', 'this process is shutting down')
+    this.#governor.stop(draining)
+    this.#closing.abort(draining)
   }
 
   leaving(): readonly Leaving[] {
@@ -245,6 +304,10 @@ class Program implements Running {
   async close(): Promise<void> {
     this.#unwatch()
     await this.#inForce.close()
+  }
+
+  get #stage(): Shedding['stage'] {
+    return this.#options.shedding?.().stage ?? 0
   }
 
   /** A WebSocket of others, of which nothing is known but that it is open; the same one every time. */
@@ -287,6 +350,7 @@ class Program implements Running {
     for (const domain of generation.domains.all) this.#owners.set(domain, service)
     for (const warning of generation.warnings) warn(warning)
     const judge = () => {
+      this.#penalties.clear()
       this.#host.mqtt.rejudge().catch((error: unknown) => {
         log.error({ error }, 'live sessions could not be judged again')
       })
@@ -298,6 +362,10 @@ class Program implements Running {
       this.#generations = new Generations(service, { changed, failed })
     } else {
       this.#generations.replace(service)
+      const { governor } = generation.settings
+      this.#governor.configure(governor)
+      this.#penalties.configure(governor.refusals)
+      this.shed()
       judge()
     }
     doors.commit()

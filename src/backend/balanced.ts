@@ -1,18 +1,21 @@
 import type { AuthorizedConnection } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
+import type { ShieldSettings } from '../mqtt/shield.ts'
 import type { ByteStream } from '../relay.ts'
 import type { Backend, Upstream, UpstreamIdentity } from './backend.ts'
 import { type Balance, Balancer } from './balancer.ts'
 import { canceled, failure, isAborted } from './dial.ts'
 
 /** How one attempt at one server ended; the `result` metric label. */
-export type DialResult = 'connected' | 'refused' | 'timeout' | 'untrusted' | 'canceled'
+export type DialResult = 'connected' | 'refused' | 'timeout' | 'untrusted' | 'exhausted' | 'canceled'
 
 /** What every kind of backend over several servers has in common. */
 export interface BalancedOptions {
   readonly name: string
   readonly identity: UpstreamIdentity
   readonly balance: Balance
+  /** As `Backend` has it. */
+  readonly outageShield?: ShieldSettings | null
   /** For one whole `open`: name look-up, TCP, TLS, and every server tried. */
   readonly connectTimeoutMs: number
   /** Which servers get nothing new, by what `peer` calls them; none unless told. */
@@ -40,9 +43,6 @@ export interface Ways<S> {
   attempt(attempt: Attempt<S>): Promise<ByteStream>
 }
 
-/** Our own shortage, which says nothing about the server. */
-const OURS = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
-
 /**
  * A backend of several servers: chooses, gives each a fair share of the deadline, goes on to the next where the code
  * allows it, and ends what is open on `close`. How one server is reached is the argument.
@@ -66,6 +66,7 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
   return {
     name: options.name,
     identity: options.identity,
+    outageShield: options.outageShield ?? null,
 
     async open(connection, signal) {
       const endsAtMs = now() + options.connectTimeoutMs
@@ -103,7 +104,8 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
           balancer.ended(at)
           options.onDial(aborted ? 'canceled' : RESULTS[error.code]!, (now() - startedMs) / 1_000)
           if (aborted) throw error
-          if (!isOurs(error)) balancer.failed(at)
+          // Our own shortage says nothing about the server.
+          if (error.code !== 'ERR_DIAL_EXHAUSTED') balancer.failed(at)
           last = new ProxyError(error.code, `${ways.peerOf(server)}: ${error.message}`, { cause: error.cause })
           if (!last.failure.retry) throw last
         }
@@ -127,8 +129,5 @@ const RESULTS: Readonly<Record<string, DialResult>> = {
   ERR_BACKEND_REFUSED: 'refused',
   ERR_BACKEND_TIMEOUT: 'timeout',
   ERR_BACKEND_UNTRUSTED: 'untrusted',
-}
-
-function isOurs(error: ProxyError): boolean {
-  return OURS.has((error.cause as NodeJS.ErrnoException | undefined)?.code ?? '')
+  ERR_DIAL_EXHAUSTED: 'exhausted',
 }

@@ -1,8 +1,11 @@
 import { DrainedServers } from '../backend/drained.ts'
 import { runPrimary } from '../control/cluster.ts'
 import { type Connections, connectionsPrimary, ownConnections } from '../control/connections.ts'
+import type { Readiness } from '../control/http.ts'
 import type { Log, ProcessLog } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
+import { describe } from '../control/pressure.ts'
+import { pressurePrimary, readinessOf } from '../control/pressure-link.ts'
 import type { Primary } from '../control/primary.ts'
 import { type DrainOrder, drainProcess } from '../control/process-drain.ts'
 import type { Target } from '../control/reload.ts'
@@ -18,11 +21,12 @@ import { memoryStore } from '../store/memory.ts'
 import { RotatingSecret, secretServer } from '../store/ticket-secret.ts'
 import { emptierOf, serversOf } from './orders.ts'
 import { serveHere } from './serve.ts'
+import { watchPressure } from './shedding.ts'
 
 /** What the servers and signals need to know of the processes behind, be it one or many. */
 export interface House {
   scrape(): Promise<string>
-  ready(): boolean
+  readiness(): Readiness
   status(): object
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly connections: Connections
@@ -102,6 +106,7 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     rotated: () => metrics.metrics.ticketKeysRotated(),
   })
   let living: readonly number[] = []
+  const pressure = watchPressure(first.settings, log, metrics.metrics, () => running?.shed())
   const drained = new DrainedServers()
   const servers = new ServerDrains(
     () => serversOf(current().settings),
@@ -114,6 +119,7 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     registrar: owner,
     store: memoryStore(),
     ticketSecret,
+    pressure,
     drained,
     living: (numbers) => {
       living = numbers
@@ -124,13 +130,21 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     return null
   }
   running = started
+  pressure.begin()
   const { drains } = metrics
   const settings = () => current().settings
   const emptier = emptierOf({ drained, sessions: () => started.sessions, settings, log, metrics })
   return {
     scrape: () => metrics.registry.metrics(),
-    ready: () => true,
-    status: () => ({ workers: [], ...started.live, generations: living, restart: null, drained: emptier.status }),
+    readiness: () => readinessOf(pressure.state),
+    status: () => ({
+      workers: [],
+      ...started.live,
+      generations: living,
+      shedding: describe(pressure.state),
+      restart: null,
+      drained: emptier.status,
+    }),
     certificates: owner,
     connections: ownConnections(() => started.sessions),
     target: withOwner(owner, ownTarget(started)),
@@ -138,6 +152,7 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     async drain(order) {
       emptier.close()
       await drainProcess(started, order, { drains, log })
+      pressure.stop()
       owner.close()
       return 0
     },
@@ -181,6 +196,7 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
     (message) => primary.broadcast(message),
     () => primary.status().length,
   )
+  const pressures = pressurePrimary()
   const owner = openOwner(current(), log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const reloads = workersTarget<Material>({ current, tell, log })
@@ -198,6 +214,7 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
       supervision.workerExited(reason)
       store.ended(workerId)
       reloads.ended(workerId)
+      pressures.ended(workerId)
       drained.ended(workerId)
     },
     // A reload must not wait for somebody who may end at any moment: it keeps the settings that its connections have.
@@ -206,6 +223,7 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
     onMessage: (data, workerId) =>
       void (
         store.heard(data, workerId) ||
+        pressures.heard(data, workerId) ||
         connections.heard(data) ||
         secrets.heard(data, workerId) ||
         reloads.heard(data, workerId) ||
@@ -224,9 +242,16 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
   setInterval(() => secrets.rotate(), current().settings.ticketKeys.rotation).unref()
   return {
     scrape: () => primary.scrape(),
-    ready: () => primary.readyCount > 0,
+    readiness() {
+      const ready = primary.status().filter(({ state }) => state === 'ready')
+      return pressures.readiness(ready.map(({ id }) => id))
+    },
     status: () => ({
-      workers: primary.status().map((worker) => ({ ...worker, generations: reloads.living(worker.id) ?? [] })),
+      workers: primary.status().map((worker) => ({
+        ...worker,
+        generations: reloads.living(worker.id) ?? [],
+        shedding: pressures.of(worker.id),
+      })),
       restart: primary.restarting,
       drained: drained.status(servers.list),
     }),

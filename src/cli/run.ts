@@ -119,10 +119,7 @@ async function supervise(
       await startMetricsServer({
         ...settings.metrics.bind,
         scrape: () => house.scrape(),
-        ready: () =>
-          draining
-            ? { ready: false, reason: 'draining' }
-            : { ready: house.ready(), reason: house.ready() ? null : 'no worker is ready' },
+        ready: () => (draining ? { ready: false, reason: 'draining' } : house.readiness()),
         log,
       }),
     )

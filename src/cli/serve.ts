@@ -5,6 +5,7 @@ import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { type Log, type ProcessLog, sessionLine } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
+import type { Pressure } from '../control/pressure.ts'
 import { reasonOf } from '../errors.ts'
 import type { Material } from '../generation/material.ts'
 import type { Capacity } from '../listener/listener.ts'
@@ -12,6 +13,7 @@ import type { Registrar } from '../registry/self-registration.ts'
 import { type Running, start } from '../start.ts'
 import type { Store } from '../store/store.ts'
 import type { TicketSecret } from '../store/ticket-secret.ts'
+import { QUIET } from './shedding.ts'
 
 export interface ServeOptions {
   readonly log: ProcessLog
@@ -20,6 +22,7 @@ export interface ServeOptions {
   readonly registrar: Registrar
   readonly store: Store
   readonly ticketSecret: TicketSecret
+  readonly pressure: Pressure
   readonly drained: DrainedServers
   /** Told of what counts from now on. */
   readonly committed?: (material: Material) => void
@@ -29,13 +32,14 @@ export interface ServeOptions {
 
 /** Null after lines in the log that say why. */
 export async function serveHere(first: Material, options: ServeOptions): Promise<Running | null> {
-  const { log, metrics } = options
+  const { log, metrics, pressure } = options
   let material = first
   const committed = (next: Material) => {
     material = next
     options.committed?.(next)
     log.setLevel(next.settings.log.level)
     metrics.settings.generation(next.number)
+    pressure.configure(next.settings.shedding)
   }
   const started = await start(first, {
     metrics: metrics.metrics,
@@ -52,7 +56,8 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
     warn: (text) => {
       if (cluster.isPrimary || process.env[WORKER_PLACE] === '0') log.warn({}, text)
     },
-    capacity: capacity(() => material.settings.limits.maxConnections),
+    capacity: capacity(() => material.settings.limits.maxConnections, pressure),
+    shedding: () => pressure.state,
     denied: denialLog(log),
     generations(numbers) {
       metrics.settings.living(numbers.length)
@@ -80,8 +85,8 @@ function lines(log: Log): Pick<Parameters<typeof start>[1], 'ended' | 'answered'
           ? {}
           : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) },
       )
-      // Load balancers look in every few seconds; nobody wants to read that.
-      log[reason === 'probe' ? 'debug' : line.level](line.fields, line.message)
+      // Load balancers look in every few seconds; nobody wants to read that, nor a line for each of a flood.
+      log[QUIET.has(reason) ? 'debug' : line.level](line.fields, line.message)
     },
     answered({ id }, { traceId, route, status, failure }) {
       if (failure === null) return
@@ -111,7 +116,7 @@ const RESERVE_LEAST = 16
 /** Accepting goes on when this share of the ceiling is reached from above. */
 const ROOMY_SHARE = 0.95
 
-function capacity(maxConnections: () => number | null): Capacity {
+function capacity(maxConnections: () => number | null, pressure: Pressure): Capacity {
   const limit = descriptorLimit()
   const byDescriptors =
     limit === null
@@ -125,7 +130,10 @@ function capacity(maxConnections: () => number | null): Capacity {
   const byCount = () => maxConnections() ?? Number.POSITIVE_INFINITY
   const ceiling = () => Math.min(byDescriptors, byCount())
   return {
-    full: (live) => (live < ceiling() ? null : byCount() <= byDescriptors ? 'connections' : 'descriptors'),
-    roomy: (live) => live < Math.max(1, ceiling() * ROOMY_SHARE),
+    full(live) {
+      if (pressure.state.stage === 2) return 'overload'
+      return live < ceiling() ? null : byCount() <= byDescriptors ? 'connections' : 'descriptors'
+    },
+    roomy: (live) => pressure.state.stage < 2 && live < Math.max(1, ceiling() * ROOMY_SHARE),
   }
 }

@@ -2,6 +2,7 @@ import { DrainedServers } from '../backend/drained.ts'
 import { connectionsWorker, ownConnections } from '../control/connections.ts'
 import type { ProcessLog } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
+import { pressureNotice } from '../control/pressure-link.ts'
 import { drainProcess } from '../control/process-drain.ts'
 import { follower } from '../control/reload-link.ts'
 import { drainedLink } from '../control/server-drains-link.ts'
@@ -13,6 +14,7 @@ import { linkedStore } from '../store/link.ts'
 import { linkedSecret } from '../store/ticket-secret.ts'
 import { emptierOf } from './orders.ts'
 import { serveHere } from './serve.ts'
+import { watchPressure } from './shedding.ts'
 
 /** A worker's whole life: it ends with the primary, or when that says so. */
 export async function worker(
@@ -62,6 +64,10 @@ export async function worker(
       void link.exit(1)
     },
   })
+  const pressure = watchPressure(material.settings, log, metrics.metrics, (state) => {
+    running?.shed()
+    send(pressureNotice(state))
+  })
   const emptier = emptierOf({
     drained,
     sessions: () => running?.sessions ?? [],
@@ -78,6 +84,7 @@ export async function worker(
     registrar,
     store,
     ticketSecret: secret,
+    pressure,
     drained,
     committed: (next) => {
       now = next
@@ -85,6 +92,7 @@ export async function worker(
     living: (numbers) => reloads.living(numbers),
   })
   if (running === null) return link.exit(1)
+  pressure.begin()
   link.ready()
   reloads.serves(material.number)
   return new Promise<number>(() => {})

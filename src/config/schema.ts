@@ -18,6 +18,7 @@ import {
   toBytes,
   toMs,
 } from './forms.ts'
+import { GOVERNOR, SHEDDING } from './governor-schema.ts'
 import { LIMIT_SHAPE, ownRules } from './limits.ts'
 
 /**
@@ -225,6 +226,8 @@ export const SETTINGS = section({
     .describe(
       "What carries MQTT: auto is the runtime's own sockets where it is Bun, with less CPU time and memory per connection; portable is those of node:net and node:tls.",
     ),
+  governor: GOVERNOR,
+  shedding: SHEDDING,
   ticketKeys: section({
     rotation: ticketTime()
       .default('12h')

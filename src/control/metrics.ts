@@ -2,7 +2,9 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
+import { SHIELD_OUTCOMES, type ShieldOutcome } from '../mqtt/shielded-upstream.ts'
 import type { ProvisionResult } from '../registry/self-registration.ts'
+import { type AdmissionCounters, admissionCounters, admissionMetrics } from './admission-metrics.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
 /** Whose decisions are counted; routes of HTTPS have actions of their own and are not among them. */
@@ -24,6 +26,7 @@ const LIMITS = [
   'send_maximum',
   'publishes_per_second',
   'bytes_per_second',
+  'slow_consumer',
 ] as const
 export type Limit = (typeof LIMITS)[number]
 
@@ -51,8 +54,11 @@ export interface TrafficCounters {
 /** What the stages tell. Every label value comes from a table of ours or from the configuration, never from a client. */
 export interface Metrics {
   readonly traffic: TrafficCounters
+  readonly admission: AdmissionCounters
+  /** How long a handshake had to wait for its turn; of those that had to. */
+  handshakeWaited(seconds: number): void
   accepted(port: number): void
-  acceptPaused(reason: 'descriptors' | 'connections'): void
+  acceptPaused(reason: 'descriptors' | 'connections' | 'overload'): void
   /** `result`: `ok`, `probe`, or a failure's reason. */
   hello(result: string): void
   /** `version`: `TLSv1.2`, `TLSv1.3` or `none`. */
@@ -69,6 +75,9 @@ export interface Metrics {
   connect(result: string, mqttVersion: '3.1.1' | '5' | 'unknown', seconds: number): void
   dial(backend: string, result: string, seconds: number): void
   sessions(delta: 1 | -1): void
+  /** Sessions held while their broker is away. */
+  shielded(backend: string, delta: 1 | -1): void
+  shieldOutcome(backend: string, outcome: ShieldOutcome): void
   registryReload(registry: string, result: ReloadResult): void
   revocationReload(result: ReloadResult): void
   provision(result: ProvisionResult): void
@@ -116,12 +125,19 @@ const LAG_BUCKETS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
 // biome-ignore format: a table is read down its columns
 export const METRICS = {
   connections_accepted_total:    { type: 'counter',   labels: ['port'],              help: 'Connections accepted, by the port whose rules apply.' },
-  accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out.' },
+  accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out, or because of overload.' },
   hellos_total:                  { type: 'counter',   labels: ['result'],            help: 'ClientHellos looked at; a probe closed without sending a byte.' },
   handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
   handshakes_resumed_total:      { type: 'counter',   labels: ['version'],           help: 'TLS handshakes that went on with an earlier session; they are among those of handshakes_total that are ok.' },
   ticket_key_rotations_total:    { type: 'counter',   labels: [],                    help: 'Times that the keys of session tickets were replaced, by process; in a worker its first ones from the primary count.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
+  handshakes_started_total:     { type: 'counter',   labels: ['kind'],              help: 'Handshakes begun, by what the ClientHello claims: full, or resumed.' },
+  handshakes_in_flight:         { type: 'gauge',     labels: ['kind'],              help: 'Handshakes under way that began within the last second.' },
+  handshakes_queued:            { type: 'gauge',     labels: [],                    help: 'ClientHellos that wait for their handshake.' },
+  handshake_wait_seconds:       { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'How long handshakes waited for their turn; those that began at once are not among them.' },
+  resumption_claims_failed_total: { type: 'counter', labels: [],                    help: 'Handshakes that claimed an earlier session and turned out full; they are charged to the budget of full ones.' },
+  admission_refusals_total:     { type: 'counter',   labels: ['reason'],            help: 'Devices turned away to save work: the queue of handshakes was full (handshake_queue) or too slow (handshake_wait), too many connections of an address, an address or certificate that was refused a moment ago, too many sessions of a domain or principal, overload.' },
+  shedding:                     { type: 'gauge',     labels: ['reason'], join: 'max', help: 'Load shedding by what is short (lag, memory, descriptors): 0 none, 1 few full handshakes, 2 no new connections.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
   lifecycle_events_total:        { type: 'counter',   labels: ['result'],            help: 'Lifecycle events for brokers: sent (the broker has acknowledged it), or dropped (it was away for too long).' },
   authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
@@ -139,6 +155,8 @@ export const METRICS = {
   limits_exceeded_total:         { type: 'counter',   labels: ['limit'],             help: 'Times that a live session went past a limit.' },
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
+  shielded_sessions:             { type: 'gauge',     labels: ['backend'],           help: 'Sessions held now because their broker is away (outageShield).' },
+  shield_outcomes_total:         { type: 'counter',   labels: ['backend', 'outcome'], help: 'Sessions that lost their broker under outageShield: resumed, or why the device was closed: expired (hold is over), session_gone (the broker has none any more), refused (by the broker), changed (it grants less than before), alone (its neighbors were not lost), ended (the device left, or we ended it), or not held at all: qos2, unkept and mid_packet (in flight), no_session (the broker keeps none), enhanced_auth, flapping (too often).' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
   registry_reloads_total:        { type: 'counter',   labels: ['registry', 'result'], help: 'Changes of a registry’s files, by process: in effect (ok), or refused and the former ones kept.' },
   revocation_reloads_total:      { type: 'counter',   labels: ['result'],            help: 'Changes of revocation lists, by process: in effect (ok), or refused and the former ones kept.' },
@@ -191,6 +209,13 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_DOMAIN_DISABLED:            ['hello'],
   ERR_PORT_UNSERVED:              ['hello'],
   ERR_ALPN_UNSUPPORTED:           ['hello'],
+  ERR_ADDRESS_CONNECTIONS:        ['hello'],
+  ERR_ADDRESS_REFUSED:            [],
+  ERR_HANDSHAKE_QUEUE:            [],
+  ERR_HANDSHAKE_WAIT:             [],
+  ERR_OVERLOADED:                 ['connect'],
+  ERR_DOMAIN_SESSIONS:            ['connect'],
+  ERR_PRINCIPAL_SESSIONS:         ['connect'],
   ERR_HANDSHAKE_TIMEOUT:          ['handshake'],
   ERR_HANDSHAKE_FAILED:           ['handshake'],
   ERR_CERTIFICATE_ABSENT:         ['identity'],
@@ -248,6 +273,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_TOPIC_ALIAS_INVALID:        [],
   ERR_RECEIVE_MAXIMUM:            [],
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: [],
+  ERR_SLOW_CONSUMER:              [],
   ERR_SESSION_TAKEN_OVER:         [],
   ERR_MAX_CONNECT_TIME:           [],
   ERR_ADMINISTRATIVE:             [],
@@ -259,6 +285,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_SERVER_DRAINING:            ['connect'],
   ERR_BACKEND_REFUSED:            ['connect', 'dial'],
   ERR_BACKEND_TIMEOUT:            ['connect', 'dial'],
+  ERR_DIAL_EXHAUSTED:             ['connect', 'dial'],
   ERR_BACKEND_UNTRUSTED:          ['connect', 'dial'],
   ERR_BACKEND_PROTOCOL:           ['connect'],
   ERR_BACKEND_LOST:               ['connect'],
@@ -413,7 +440,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const accepted = counter('connections_accepted_total')
   for (const port of options.ports ?? []) accepted.inc({ port }, 0)
   const pauses = counter('accept_pauses_total')
-  for (const reason of ['descriptors', 'connections']) pauses.inc({ reason }, 0)
+  for (const reason of ['descriptors', 'connections', 'overload']) pauses.inc({ reason }, 0)
 
   const hellos = counter('hellos_total')
   for (const result of ['ok', 'probe', ...reasonsOn('hello')]) hellos.inc({ result }, 0)
@@ -425,6 +452,17 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const resumptions = counter('handshakes_resumed_total')
   for (const version of ['TLSv1.2', 'TLSv1.3']) resumptions.inc({ version }, 0)
   const ticketKeyRotations = counter('ticket_key_rotations_total')
+
+  const admission = admissionCounters()
+  admissionMetrics(admission, {
+    counter: (name, collect) =>
+      counter(name, (self) => {
+        self.reset()
+        collect((labels, value) => self.inc(labels, value))
+      }),
+    gauge: (name, collect) => gauge(name, (self) => collect((labels, value) => self.set(labels, value))),
+  })
+  const handshakeWait = histogram('handshake_wait_seconds')
 
   const identities = counter('identities_total')
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
@@ -492,6 +530,12 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
     dialSeconds.zero({ backend })
   }
+  const shielded = gauge('shielded_sessions')
+  const shieldOutcomes = counter('shield_outcomes_total')
+  for (const backend of options.backends ?? []) {
+    shielded.set({ backend }, 0)
+    for (const outcome of SHIELD_OUTCOMES) shieldOutcomes.inc({ backend, outcome }, 0)
+  }
 
   const registryReloads = counter('registry_reloads_total')
   for (const registry of options.registries ?? []) {
@@ -545,6 +589,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     registry,
     metrics: {
       traffic,
+      admission,
+      handshakeWaited: (seconds) => handshakeWait.observe(seconds),
       accepted: (port) => accepted.inc({ port }),
       acceptPaused: (reason) => pauses.inc({ reason }),
       hello: (result) => hellos.inc({ result }),
@@ -572,6 +618,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') dialSeconds.observe({ backend }, seconds)
       },
       sessions: (delta) => sessions.inc(delta),
+      shielded: (backend, delta) => shielded.inc({ backend }, delta),
+      shieldOutcome: (backend, outcome) => shieldOutcomes.inc({ backend, outcome }),
       registryReload: (registry, result) => registryReloads.inc({ registry, result }),
       revocationReload: (result) => revocationReloads.inc({ result }),
       provision: (result) => provisions.inc({ result }),
@@ -623,6 +671,8 @@ function measureLag(histogram: Histogram<never>): () => void {
 /** For tests, and for people who scrape nothing. */
 export const NO_METRICS: Metrics = {
   traffic: trafficCounters(),
+  admission: admissionCounters(),
+  handshakeWaited() {},
   accepted() {},
   acceptPaused() {},
   hello() {},
@@ -636,6 +686,8 @@ export const NO_METRICS: Metrics = {
   connect() {},
   dial() {},
   sessions() {},
+  shielded() {},
+  shieldOutcome() {},
   registryReload() {},
   revocationReload() {},
   provision() {},

@@ -9,6 +9,7 @@ import { reasonOf } from '../errors.ts'
 import type { EventSink } from '../events.ts'
 import type { HttpBackend } from '../https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from '../listener/proxy-protocol.ts'
+import type { ShieldSettings } from '../mqtt/shield.ts'
 import { BACKENDS, EVENT_SINKS, PUBLISHERS } from '../plugins.ts'
 import type { RegistryLog } from '../registry/live.ts'
 import type { Lease } from './shared.ts'
@@ -187,6 +188,7 @@ function makeBackend(
     balance: settings.balance,
     connectTimeoutMs: settings.connectTimeout,
     proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
+    outageShield: shieldOf(settings.outageShield),
     drained: (peer: string) => drained?.has(name, peer) === true,
     onDial,
   }
@@ -197,6 +199,12 @@ function makeBackend(
   }
   const servers = settings.servers.map(({ address }) => address)
   return BACKENDS[settings.kind]({ ...common, servers, lift, tls })
+}
+
+function shieldOf(settings: Exclude<BrokerSettings, { kind: 'embedded' }>['outageShield']): ShieldSettings | null {
+  if (settings === null) return null
+  const { hold, buffer, resumesPerSecond } = settings
+  return { holdMs: hold, bufferBytes: buffer, resumesPerSecond }
 }
 
 function brokerTls({ ca, serverName, cert, key }: SecureSettings, { read }: UpstreamDeps): BackendTls {
@@ -216,6 +224,7 @@ const DIAL_LABELS: Readonly<Record<DialResult, string>> = {
   refused: reasonOf('ERR_BACKEND_REFUSED'),
   timeout: reasonOf('ERR_BACKEND_TIMEOUT'),
   untrusted: reasonOf('ERR_BACKEND_UNTRUSTED'),
+  exhausted: reasonOf('ERR_DIAL_EXHAUSTED'),
   canceled: 'canceled',
 }
 

@@ -46,6 +46,8 @@ export interface FrontParts {
   publishLimits(domain: Domain): PublishLimits
   /** Where the publishes of a domain go. */
   publisher(domain: Domain): Publisher
+  /** Whether another session of the domain has a place; absent: always. @throws {ProxyError} why it has none */
+  room?(domain: Domain): void
   websocket(request: IncomingMessage, socket: Duplex, head: Buffer): WebSocketUpgrade
   readonly serveMqtt: MqttHandler['serveArrival']
   routes(domain: Domain): readonly Route[]

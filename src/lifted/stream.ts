@@ -112,8 +112,8 @@ export abstract class Lifted extends EventEmitter implements ByteStream {
     this.#received = this.#received === null ? [chunk] : [chunk, ...this.#received]
   }
 
-  /** What came and was not read; it is not read here any more. */
-  protected takeReceived(): Buffer | null {
+  /** What has come and is not read; null when there is nothing. Only while it is paused. */
+  read(): Buffer | null {
     const received = this.#received
     this.#received = null
     if (received === null || received.length < 2) return received?.[0] ?? null

@@ -21,7 +21,7 @@ export class LiftedTcp extends Lifted {
 
   /** Hands its socket on, with what came and was not read. From here it is nobody's: it emits nothing more. */
   release(): Buffer | undefined {
-    const unread = this.takeReceived()
+    const unread = this.read()
     this.handle = null
     this.destroyed = true
     this.removeAllListeners()

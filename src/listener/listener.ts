@@ -24,7 +24,7 @@ export interface ListenerOptions {
 
 /** Says when another connection would be one too many; null lets it in. Shared by all listeners of a process. */
 export interface Capacity {
-  full(live: number): 'descriptors' | 'connections' | null
+  full(live: number): 'descriptors' | 'connections' | 'overload' | null
   /** True when accepting may go on after a pause. */
   roomy(live: number): boolean
 }
@@ -40,6 +40,8 @@ export interface Listener {
 /** How long accepting rests before the room is looked at again. */
 const PAUSE_MS = 250
 const BACKLOG = 4_096
+/** Silence after which the kernel asks whether the device is still there: one may have no keep alive of MQTT. */
+const KEEP_ALIVE_MS = 60_000
 
 /** Binds and accepts for one process. Connections of all listeners share one count, because they share descriptors. */
 export class Acceptor {
@@ -93,8 +95,14 @@ export class Acceptor {
     this.live++
     socket.on('close', this.#gone)
     accepted(socket)
+    this.look()
+  }
+
+  /** Is there room for another one? To be asked again when the answer may have changed. */
+  look(): void {
+    if (this.#paused !== null || this.#stopped) return
     const full = this.#capacity.full(this.live)
-    if (full !== null && this.#paused === null && !this.#stopped) this.#pause(full)
+    if (full !== null) this.#pause(full)
   }
 
   /**
@@ -102,7 +110,7 @@ export class Acceptor {
    * fails and the socket stays readable. The other workers go on; once all have paused, devices get a refusal at once,
    * which they can take to another replica.
    */
-  #pause(reason: 'descriptors' | 'connections'): void {
+  #pause(reason: 'descriptors' | 'connections' | 'overload'): void {
     this.#metrics.acceptPaused(reason)
     for (const gate of this.#gates) void gate.close()
     const look = () => {
@@ -142,7 +150,16 @@ class Gate {
   open(): Promise<void> {
     this.#wanted = true
     if (this.#server !== null) return Promise.resolve()
-    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: false }, this.#accept)
+    const server = createServer(
+      {
+        allowHalfOpen: true,
+        noDelay: true,
+        pauseOnConnect: false,
+        keepAlive: true,
+        keepAliveInitialDelay: KEEP_ALIVE_MS,
+      },
+      this.#accept,
+    )
     return new Promise((resolve, reject) => {
       server.once('error', reject)
       server.listen({ host: this.#options.host, port: this.port, backlog: BACKLOG }, () => {

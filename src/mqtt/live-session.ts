@@ -14,6 +14,8 @@ import type { KeepAliveWheel } from './keep-alive.ts'
 import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
 import { type Elsewhere, farewell, type MqttVersion, refusal } from './reason.ts'
+import { ShieldedUpstream } from './shielded-upstream.ts'
+import { SlowConsumer } from './slow-consumer.ts'
 import type { Hold } from './takeover.ts'
 
 /** A live session, for those who look at it or must end it from outside. */
@@ -26,6 +28,8 @@ export interface LiveSession {
   readonly connectedAt: number
   /** The same for as long as the session lives; unique within the fleet of processes. */
   readonly id: string
+  /** Its broker is away, and it waits for it. */
+  readonly held?: boolean
   readonly backend: string
   /** The server of the backend, as `Upstream.peer` has it. */
   readonly upstream: string
@@ -99,7 +103,9 @@ export class Session implements LiveSession, GateObserver {
   readonly #gate: Gate
   readonly #authority: Authority
   readonly #presence: Presence | null
+  #consumer: SlowConsumer | null = null
   #relay: Relay | null = null
+  #upstream: ByteStream | null = null
   #reason: FailureCode | null = null
   #closing = false
   #ended = false
@@ -114,10 +120,10 @@ export class Session implements LiveSession, GateObserver {
 
   constructor(options: LiveSessionOptions) {
     this.#options = options
-    const { connect, connection, domain, terms, metrics, wheel, clock, hold } = options
+    const { connect, connection, terms, metrics, wheel, clock, hold } = options
     this.#gate = new Gate({
       version: connect.version,
-      rules: domain.rules,
+      rules: terms.rules,
       permit: connection.permit,
       reportOnly: options.reportOnly(),
       device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
@@ -134,6 +140,14 @@ export class Session implements LiveSession, GateObserver {
       ended: (code) => this.close(code),
     })
     this.#presence = options.tell === null ? null : new Presence(options.tell, connection, terms.ids.device)
+    const { slowConsumerMs } = terms.rules
+    if (slowConsumerMs !== null) {
+      this.#consumer = new SlowConsumer(options.authority.lifetimes, slowConsumerMs, () => {
+        metrics.traffic.gate.limits.slow_consumer++
+        this.close('ERR_SLOW_CONSUMER')
+      })
+      this.#gate.outbound.consumer = this.#consumer
+    }
     hold.onLost = () => this.close('ERR_SESSION_TAKEN_OVER')
   }
 
@@ -153,6 +167,10 @@ export class Session implements LiveSession, GateObserver {
     return this.#options.connection.domain.name
   }
 
+  get held(): boolean {
+    return this.#upstream instanceof ShieldedUpstream && this.#upstream.isHeld
+  }
+
   get backend(): string {
     return this.#options.trace.backend ?? ''
   }
@@ -162,11 +180,12 @@ export class Session implements LiveSession, GateObserver {
   }
 
   get silence(): number {
-    return this.#options.wheel.now - this.#gate.inbound.lastSeen
+    // Those who wait for their broker go first: they lose nothing that they still have.
+    return this.held ? Number.POSITIVE_INFINITY : this.#options.wheel.now - this.#gate.inbound.lastSeen
   }
 
   get owed(): number {
-    return this.#gate.inbound.owed
+    return this.held ? 0 : this.#gate.inbound.owed
   }
 
   get gone(): boolean {
@@ -181,6 +200,7 @@ export class Session implements LiveSession, GateObserver {
     metrics.traffic.bytesIn += connect.bytes.length
     this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
     const { stream } = upstream
+    this.#upstream = stream
     stream.write(packet)
     this.#relay = relay(device, stream, {
       inbound,
@@ -207,6 +227,7 @@ export class Session implements LiveSession, GateObserver {
     clearTimeout(this.#patience)
     this.#answered()
     this.#gate.close()
+    this.#consumer?.stop()
     this.#authority.stop()
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
     this.#settleTrace()
@@ -222,6 +243,7 @@ export class Session implements LiveSession, GateObserver {
     this.#closing = true
     this.#reason ??= code
     this.#authority.stop()
+    this.#consumer?.stop()
     clearTimeout(this.#patience)
     this.#relay?.close(this.#lastWord(code))
   }
@@ -232,8 +254,8 @@ export class Session implements LiveSession, GateObserver {
     const { code, patienceMs } = parting
     const { device } = this.#options
     if (device.closeCode !== undefined) device.closeCode = 1001
-    // Before CONNACK nothing is settled, and CONNACK itself is the answer.
-    if (patienceMs <= 0 || !this.#gate.outbound.connected) {
+    // Before CONNACK nothing is settled, and CONNACK itself is the answer; a broker that is away gives none.
+    if (patienceMs <= 0 || this.held || !this.#gate.outbound.connected) {
       this.close(code)
       return
     }

@@ -1,6 +1,6 @@
 import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
 import type { Identify } from '../auth/identify.ts'
-import type { Backend } from '../backend/backend.ts'
+import type { Backend, Upstream } from '../backend/backend.ts'
 import type { AuthorizedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
@@ -31,6 +31,8 @@ import {
 import { type Tell, tellConnectFailed } from './presence.ts'
 import { type Elsewhere, type MqttVersion, refusal } from './reason.ts'
 import { rewriteConnect } from './rewrite.ts'
+import type { Seats } from './seats.ts'
+import type { Shield } from './shield.ts'
 import { type Hold, Takeover } from './takeover.ts'
 
 export type { DeniedAction, LiveSession, Parting } from './live-session.ts'
@@ -48,6 +50,8 @@ export interface SessionParts {
   readonly lifetimes: Lifetimes
   readonly store: Store
   readonly identify: Identify
+  /** How many sessions there may be; absent: as many as come. */
+  readonly seats?: Seats
   /** Of the rates; the system's unless given. */
   readonly clock?: GateClock
   limitsFor(domain: Domain): SessionLimits
@@ -58,6 +62,8 @@ export interface SessionParts {
    */
   rulesInForce(connection: SecuredConnection): DomainRules | null
   backendFor(domain: Domain): Backend
+  /** Of backends whose sessions outlive them; absent, none do. */
+  readonly shieldFor?: (backend: Backend) => Shield | null
   /** Told of what policies deny, per packet: whoever logs it bounds it. */
   denied(told: DeniedAction): void
   /** Of what happens to devices; null: nobody wants to know. */
@@ -190,6 +196,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       hold.onLost = () => attempt.abort(new ProxyError('ERR_SESSION_TAKEN_OVER', 'taken over before it was connected'))
       await hold.take()
       attempt.throwIfEnded()
+      hold.seat = parts.seats?.take(connection.domain.name, who.principal) ?? null
       const upstream = await backend.open(admission.connection, attempt.signal)
       try {
         attempt.throwIfEnded()
@@ -204,7 +211,9 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       // From here to the set of the living nothing waits, so no change of the registry comes in between.
       const opened = { device, trace, connect, ids, domain, hold, since }
       const session = newSession(parts, limits, admission, opened)
-      const over = session.run(upstream, admission.packet, rest)
+      const shield = parts.shieldFor?.(backend) ?? null
+      const guarded = shield === null ? upstream : guardedBy(shield, backend, upstream, admission, connect, trace)
+      const over = session.run(guarded, admission.packet, rest)
       live.add(session)
       const opening = { session, hold, over }
       hold = null
@@ -322,7 +331,10 @@ function admitted(
     throw new ProxyError(code, denial.detail)
   }
   parts.metrics.traffic.gate.allowed['iot:Connect']++
-  const terms = termsOf(connect, ids, domain.rules, permit.allowsAll('iot:Receive'))
+  // An alias means something on one connection only (MQTT 5.0 §3.3.2.3.4); behind a session there may be several.
+  const shielded = parts.shieldFor?.(backend) != null
+  const rules = shielded ? { ...domain.rules, topicAliasMaximum: 0 } : domain.rules
+  const terms = termsOf(connect, ids, rules, permit.allowsAll('iot:Receive') && !shielded)
   const changes = {
     ...limitChanges(connect, terms, backend.identity.keepAlive === 'device'),
     ...identityChanges(connect, ids, who.principal, connection.domain.name, backend.identity),
@@ -332,6 +344,33 @@ function admitted(
     terms,
     packet: rewriteConnect(connect, changes),
   }
+}
+
+/** The broker's side as something that outlives its connection. */
+function guardedBy(
+  shield: Shield,
+  backend: Backend,
+  { peer, stream }: Upstream,
+  { connection, terms, packet }: Admitted,
+  connect: Connect,
+  trace: Trace,
+): Upstream {
+  const guarded = shield.guard(
+    { peer, stream },
+    {
+      backend,
+      connection,
+      version: connect.version,
+      packet,
+      cleanStart: connect.cleanStart,
+      enhancedAuth: connect.packet.properties?.authenticationMethod !== undefined,
+      asked: { keepAliveSeconds: terms.keepAlive.ours, sessionExpirySeconds: terms.sessionExpiry.granted },
+      moved(now) {
+        trace.upstream = now
+      },
+    },
+  )
+  return { peer, stream: guarded }
 }
 
 /** Judged by today's registry. @throws {ProxyError} with what it says against */
