@@ -65,7 +65,7 @@ export const FAILURES = {
   ERR_AUTHORIZER_NOT_FOUND:      { fault: 'downstream', retry: false, alert: null, connack: 0x87, disconnect: 0x87, http: 403, help: 'No authorizer of this name, it is not ACTIVE, or the domain has no default.' },
   ERR_TOKEN_SIGNATURE:           { fault: 'downstream', retry: false, alert: null, connack: 0x87, disconnect: null, http: 401, help: 'The token is absent, unsigned, or not signed by a key of the authorizer; nobody was asked.' },
   ERR_AUTHORIZER_UNAVAILABLE:    { fault: 'proxy',      retry: false, alert: null, connack: 0x88, disconnect: 0x87, http: 503, help: 'The authorizer gave no usable answer in time; refused.' },
-  ERR_AUTHORIZATION_ENDED:       { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x87, http: 401, help: 'The authorizer refused on refresh, or the registry no longer allows what this connection was let in by.' },
+  ERR_AUTHORIZATION_ENDED:       { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x87, http: 401, help: 'The authorizer refused on refresh, or registry or settings no longer have what this connection was let in by.' },
   ERR_CERTIFICATE_CALLBACK:      { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: null, http: 403, help: 'The certificate callback says no.' },
   // rung 5: protocol and policy
   ERR_HTTP_MALFORMED:            { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: null, http: 400, help: 'An HTTP request that breaks RFC 9112, or whose length could be read in two ways.' },
@@ -109,7 +109,7 @@ export const FAILURES = {
   ERR_QUOTA_EXCEEDED:            { fault: 'downstream', retry: false, alert: null, connack: 0x97, disconnect: 0x97, http: 429, help: 'More than a limit of this session allows.' },
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0xa1, http: null, help: 'A subscription identifier where they are not available.' },
   ERR_SLOW_CONSUMER:             { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x97, http: null, help: 'The device has not taken what waits for it for limits.slowConsumerTimeout.' },
-  ERR_SESSION_TAKEN_OVER:        { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0x8e, http: null, help: 'The same principal connected again under this client id.' },
+  ERR_SESSION_TAKEN_OVER:        { fault: 'downstream', retry: false, alert: null, connack: 0x97, disconnect: 0x8e, http: null, help: 'The same principal connected again under this client id.' },
   ERR_MAX_CONNECT_TIME:          { fault: 'downstream', retry: false, alert: null, connack: null, disconnect: 0xa0, http: null, help: 'The longest life of this kind of connection is over.' },
   ERR_ADMINISTRATIVE:            { fault: 'proxy',      retry: false, alert: null, connack: null, disconnect: 0x98, http: null, help: 'Ended by an operator.' },
   ERR_DRAINING:                 { fault: 'proxy',      retry: false, alert: null, connack: 0x88, disconnect: 0x8b, http: 503,  help: 'This process is shutting down.' },

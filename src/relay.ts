@@ -90,6 +90,22 @@ export interface RelayOptions {
 
 /** How long written bytes may take to leave after our own close, in milliseconds. */
 const LINGER_MS = 2_000
+/** What a device may still send after our last word before it is cut off, in bytes: about what was under way. */
+const MAX_THROWN_AWAY = 262_144
+
+/**
+ * What still comes from a device that has heard our last word is thrown away. Left unread it would turn our close into a
+ * reset, and that would take the last word from the device's hands (RFC 9293 §3.10.4; RFC 1122 §4.2.2.13). Who goes on
+ * and on is not read for as long as the close takes, but cut off.
+ */
+export function throwAway(device: ByteStream): void {
+  let bytes = 0
+  device.on('data', (chunk) => {
+    bytes += chunk.length
+    if (bytes > MAX_THROWN_AWAY && device.destroyed !== true) device.destroy()
+  })
+  device.resume()
+}
 
 export function relay(device: ByteStream, upstream: ByteStream, options: RelayOptions): Relay {
   return new Relayed(device, upstream, options)
@@ -130,9 +146,7 @@ class Relayed implements Relay {
     this.#device.end(last)
     this.#upstream.end(null)
     this.#within(LINGER_MS)
-    // What still comes in is thrown away. Left unread it would turn our close into a reset, and that would take
-    // our last word from the device's hands (RFC 9293 §3.10.4; RFC 1122 §4.2.2.13).
-    this.#device.stream.resume()
+    this.#device.throwAway()
     this.#upstream.stream.resume()
   }
 
@@ -214,6 +228,8 @@ class End implements StreamListener, Way {
   readonly #inspector: Inspector
   #other!: End
   #holds = 0
+  /** Bytes since our last word; below 0 before it. */
+  #thrownAway = -1
 
   constructor(owner: Relayed, stream: ByteStream, inspector: Inspector) {
     this.#relay = owner
@@ -225,6 +241,12 @@ class End implements StreamListener, Way {
     this.#other = other
     this.#inspector.attached(this)
     listen(this.stream, this)
+  }
+
+  /** As the function of this name, where this is the one that is told what comes. */
+  throwAway(): void {
+    this.#thrownAway = 0
+    this.stream.resume()
   }
 
   look(): void {
@@ -240,7 +262,8 @@ class End implements StreamListener, Way {
   }
 
   onData(chunk: Buffer): void {
-    if (!this.#other.ended) this.#inspector.inspect(chunk)
+    if (this.#other.ended) this.#drop(chunk)
+    else this.#inspector.inspect(chunk)
   }
 
   onDrain(): void {
@@ -277,6 +300,12 @@ class End implements StreamListener, Way {
   hold(on: boolean): void {
     if (!on) this.#release(ASKED)
     else if (!this.#other.ended) this.#hold(ASKED)
+  }
+
+  #drop(chunk: Buffer): void {
+    if (this.#thrownAway < 0) return
+    this.#thrownAway += chunk.length
+    if (this.#thrownAway > MAX_THROWN_AWAY && this.stream.destroyed !== true) this.stream.destroy()
   }
 
   #hold(reason: number): void {

@@ -134,4 +134,7 @@ function normalized(path: string): string {
   return `/${segments.join('/')}${isFolder ? '/' : ''}`
 }
 
+/** Whether the path is signed as it stands: of the others, one signature would cover many. */
+export const isNormal = (path: string): boolean => normalized(path) === path
+
 const compare = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0)

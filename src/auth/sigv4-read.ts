@@ -1,5 +1,5 @@
 import type { HttpProof } from './authenticator.ts'
-import { decoded, type Pair, readQuery, splitTarget } from './sigv4-canonical.ts'
+import { decoded, isNormal, type Pair, readQuery, splitTarget } from './sigv4-canonical.ts'
 import { ALGORITHM, type Scope, TERMINATOR, timestampOf } from './sigv4-sign.ts'
 
 /** What a request says of its signature, in good form; nothing of it is believed. */
@@ -89,6 +89,8 @@ function read(http: HttpProof): SignedRequest {
   if (rawHeaders.reduce((sum, text) => sum + text.length, 0) > MAX_HEADER_BYTES) malformed('the headers are too long')
   if (!TOKEN.test(method)) malformed('the method is not a token')
   const { path, query } = splitTarget(target) ?? malformed('the request target is not a path')
+  // The signature is of `/topics/a` for `/topics//a` and `/topics/b/../a` too, and those are other topics.
+  if (!isNormal(path)) malformed('a path with empty or dot segments')
   const pairs = readQuery(query) ?? malformed('a broken percent escape in the query')
   const parameters = ownParameters(pairs)
   const headers = authorizations(rawHeaders)

@@ -60,7 +60,7 @@ export function x509(options: X509Options): Authenticator<Extract<Credentials, {
         const unfit = validityOf(leaf, now) ?? keyStrength(leaf, options.minRsaBits ?? 2048, options.maxRsaBits ?? 8192)
         if (unfit !== null) return unfit
         const known = recognize(options, leaf)
-        const outcome = decide({ options, peer, connection }, peer, known, now)
+        const outcome = decide({ options, peer, cas: options.caCertificates, connection }, peer, known, now)
         return outcome.kind === 'denied' ? await firstContact(options, peer, known, outcome, now) : outcome
       } catch (error) {
         if (error instanceof ProxyError) throw error
@@ -80,6 +80,8 @@ interface Case {
   readonly options: X509Options
   /** As it was presented, with the verdict of then. */
   readonly peer: PeerCertificate
+  /** Those that the verdict was about. */
+  readonly cas: readonly X509Certificate[]
   readonly connection: SecuredConnection
 }
 
@@ -97,7 +99,7 @@ function decide(one: Case, seen: PeerCertificate, known: Recognition, now: Date)
   return trust(options, seen, known.kind === 'registered', now) ?? admitted(one, known, now)
 }
 
-function admitted({ options, peer, connection }: Case, known: Recognition, now: Date): Authenticated {
+function admitted({ options, peer, ...rest }: Case, known: Recognition, now: Date): Authenticated {
   const registry = options.registry()
   // A changed copy that a CA vouches for is the device that is registered: no more, and no less, than it.
   const same = known.kind === 'registered' || (known.kind === 'twin' && known.same === 'contents')
@@ -105,7 +107,7 @@ function admitted({ options, peer, connection }: Case, known: Recognition, now: 
   const things = (entry === null ? null : registry?.things(entry.things, entry.exclusive)) ?? NO_THINGS
   // That the chain of a resumed session leads to a CA of today has just been asked; a live session is not ended by dates.
   const admittedPeer = peer.resumed ? { ...peer, resumed: false } : peer
-  const rejudge = (): AuthOutcome => judgeAgain({ options, peer: admittedPeer, connection })
+  const rejudge = (): AuthOutcome => judgeAgain({ options, peer: admittedPeer, ...rest })
   return {
     kind: 'authenticated',
     principal: principalOf(peer.leaf, entry, things),
@@ -120,21 +122,21 @@ function admitted({ options, peer, connection }: Case, known: Recognition, now: 
 }
 
 /** Of a live session. Its dates were right when it came, and are asked again only where a session ends with them. */
-function judgeAgain({ options: before, peer, connection }: Case): AuthOutcome {
+function judgeAgain({ options: before, peer, cas, connection }: Case): AuthOutcome {
   try {
     const options = before.inForce === undefined ? before : before.inForce(connection)
     if (options === null) return GONE
     const now = options.now?.() ?? new Date()
     const expired = options.cutAtExpiry ? validityOf(peer.leaf, now) : null
     if (expired !== null) return expired
-    const seen = sameCas(before, options) ? peer : seenByCas(peer, options.caCertificates)
-    return decide({ options, peer, connection }, seen, recognize(options, peer.leaf), now)
+    const seen = sameCas(cas, options.caCertificates) ? peer : seenByCas(peer, options.caCertificates)
+    return decide({ options, peer, cas, connection }, seen, recognize(options, peer.leaf), now)
   } catch {
     return denied('ERR_IDENTITY_FAULT', 'the certificate could not be judged again')
   }
 }
 
-function sameCas({ caCertificates: ones }: X509Options, { caCertificates: others }: X509Options): boolean {
+function sameCas(ones: readonly X509Certificate[], others: readonly X509Certificate[]): boolean {
   if (ones === others) return true
   const prints = (cas: readonly X509Certificate[]) => cas.map((ca) => ca.fingerprint256).sort()
   return prints(ones).join() === prints(others).join()

@@ -66,7 +66,10 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
   return {
     name: options.name,
     identity: options.identity,
-    outageShield: options.outageShield ?? null,
+    get outageShield() {
+      // Nobody waits for a backend that is not opened any more.
+      return closing.signal.aborted ? null : (options.outageShield ?? null)
+    },
 
     async open(connection, signal) {
       const endsAtMs = now() + options.connectTimeoutMs

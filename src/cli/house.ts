@@ -213,12 +213,10 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
     onWorkerExit(reason, workerId) {
       supervision.workerExited(reason)
       store.ended(workerId)
-      reloads.ended(workerId)
+      reloads.ended(workerId, reason === 'drained')
       pressures.ended(workerId)
       drained.ended(workerId)
     },
-    // A reload must not wait for somebody who may end at any moment: it keeps the settings that its connections have.
-    onWorkerRetired: (workerId) => reloads.ended(workerId),
     onReadyCount: (count) => supervision.workers(count),
     onMessage: (data, workerId) =>
       void (

@@ -19,6 +19,7 @@ import { readMaterial } from './material.ts'
 import { shutdownOrder } from './orders.ts'
 import { followReloads } from './reloads.ts'
 import { restarter } from './restarts.ts'
+import { namesOf } from './serve.ts'
 import { versionOf } from './version.ts'
 import { worker } from './worker.ts'
 
@@ -95,9 +96,7 @@ function outlets(settings: Settings): { readonly log: ProcessLog; readonly metri
     version: versionOf(),
     runtime: RUNTIME,
     transport: transportOf(settings),
-    ports: [...new Set(settings.listeners.map((listener) => listener.as))],
-    backends: Object.keys(settings.backends),
-    registries: Object.keys(settings.registries),
+    ...namesOf(settings),
   })
   return { log, metrics }
 }

@@ -4,7 +4,7 @@ import { WORKER_PLACE } from '../control/cluster.ts'
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { type Log, type ProcessLog, sessionLine } from '../control/log.ts'
-import type { MetricsParts } from '../control/metrics.ts'
+import type { KnownNames, MetricsParts } from '../control/metrics.ts'
 import type { Pressure } from '../control/pressure.ts'
 import { reasonOf } from '../errors.ts'
 import type { Material } from '../generation/material.ts'
@@ -39,6 +39,7 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
     options.committed?.(next)
     log.setLevel(next.settings.log.level)
     metrics.settings.generation(next.number)
+    metrics.settings.known(namesOf(next.settings))
     pressure.configure(next.settings.shedding)
   }
   const started = await start(first, {
@@ -71,6 +72,15 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
     return null
   }
   return started.running
+}
+
+/** For series that start at 0. */
+export function namesOf({ listeners, backends, registries }: Material['settings']): KnownNames {
+  return {
+    ports: [...new Set(listeners.map((listener) => listener.as))],
+    backends: Object.keys(backends),
+    registries: Object.keys(registries),
+  }
 }
 
 /** Lines of connections and requests. */

@@ -76,7 +76,7 @@ const memory = () => z.string(expected(MEMORY)).regex(/^[1-9]\d{1,7}MiB$/, `expe
 
 /** As written; `rules.ts` compares with them what is written beside. */
 export const SHEDDING_DEFAULTS = {
-  lag: { trickle: '100ms', refuse: '400ms' },
+  lag: { trickle: '250ms', refuse: '1s' },
   memory: { trickle: 85, refuse: 92 },
   descriptors: { trickle: 85, refuse: 95 },
 } as const
@@ -93,11 +93,17 @@ export const SHEDDING = section({
     trickle: duration()
       .default(SHEDDING_DEFAULTS.lag.trickle)
       .transform(toMs)
-      .describe('From so late an event loop only few full handshakes begin.'),
+      .describe('From so late an event loop, as a mean of some seconds, only few full handshakes begin.'),
     refuse: duration()
       .default(SHEDDING_DEFAULTS.lag.refuse)
       .transform(toMs)
-      .describe('From so late an event loop no new connections are taken, and /readyz says 503.'),
+      .describe(
+        'From so late an event loop, as a mean of some seconds, no new connections are taken, and /readyz says 503.',
+      ),
+    stall: duration()
+      .default('400ms')
+      .transform(toMs)
+      .describe('One stall of so long makes /readyz say 503 for two seconds, and refuses nobody.'),
   })
     .prefault({})
     .describe('How late timers come: what every session waits.'),

@@ -188,7 +188,6 @@ export function runPrimary(options: PrimaryOptions): Primary {
   /** Tells one to drain, and kills it a second after its grace period. */
   function retire(member: Member, order: DrainOrder): Promise<void> {
     member.retiring = true
-    options.onWorkerRetired?.(member.worker.id)
     options.onReadyCount?.(readyCount())
     tell(member, { brokergate: 'drain', order })
     const timer = setTimeout(() => killOne(member), order.graceMs + KILL_AFTER_GRACE_MS)

@@ -135,7 +135,7 @@ export const METRICS = {
   handshakes_in_flight:         { type: 'gauge',     labels: ['kind'],              help: 'Handshakes under way that began within the last second.' },
   handshakes_queued:            { type: 'gauge',     labels: [],                    help: 'ClientHellos that wait for their handshake.' },
   handshake_wait_seconds:       { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'How long handshakes waited for their turn; those that began at once are not among them.' },
-  resumption_claims_failed_total: { type: 'counter', labels: [],                    help: 'Handshakes that claimed an earlier session and turned out full; they are charged to the budget of full ones.' },
+  resumption_claims_failed_total: { type: 'counter', labels: [],                    help: 'Handshakes that claimed an earlier session and turned out full, or came to no end; they are charged to the budget of full ones.' },
   admission_refusals_total:     { type: 'counter',   labels: ['reason'],            help: 'Devices turned away to save work: the queue of handshakes was full (handshake_queue) or too slow (handshake_wait), too many connections of an address, an address or certificate that was refused a moment ago, too many sessions of a domain or principal, overload.' },
   shedding:                     { type: 'gauge',     labels: ['reason'], join: 'max', help: 'Load shedding by what is short (lag, memory, descriptors): 0 none, 1 few full handshakes, 2 no new connections.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
@@ -274,7 +274,7 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_RECEIVE_MAXIMUM:            [],
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: [],
   ERR_SLOW_CONSUMER:              [],
-  ERR_SESSION_TAKEN_OVER:         [],
+  ERR_SESSION_TAKEN_OVER:         ['connect'],
   ERR_MAX_CONNECT_TIME:           [],
   ERR_ADMINISTRATIVE:             [],
   ERR_PACKET_MALFORMED:           [],
@@ -357,16 +357,19 @@ function zeros<K extends string>(names: readonly K[]): Record<K, number> {
   return Object.fromEntries(names.map((name) => [name, 0])) as Record<K, number>
 }
 
-export interface MetricsOptions {
+/** Ports, backends and registries of the settings, whose series start at 0. */
+export interface KnownNames {
+  readonly ports?: readonly number[]
+  readonly backends?: readonly string[]
+  readonly registries?: readonly string[]
+}
+
+export interface MetricsOptions extends KnownNames {
   readonly version: string
   /** Such as `bun 1.4.5`; that of this process unless given. */
   readonly runtime?: string
   /** What carries MQTT; portable unless told. */
   readonly transport?: 'runtime' | 'portable'
-  /** Ports and backends of the configuration, whose series then start at 0. */
-  readonly ports?: readonly number[]
-  readonly backends?: readonly string[]
-  readonly registries?: readonly string[]
 }
 
 export interface MetricsParts {
@@ -391,6 +394,8 @@ export interface MetricsParts {
   readonly settings: {
     reloaded(result: SettingsReload): void
     generation(number: number): void
+    /** Others than before, it may be. */
+    known(names: KnownNames): void
     living(generations: number): void
     /** What is on disk is in force. */
     succeeded(): void
@@ -438,7 +443,6 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     new Histogram<LabelOf<N>>({ ...described(name), buckets: [...METRICS[name].buckets] })
 
   const accepted = counter('connections_accepted_total')
-  for (const port of options.ports ?? []) accepted.inc({ port }, 0)
   const pauses = counter('accept_pauses_total')
   for (const reason of ['descriptors', 'connections', 'overload']) pauses.inc({ reason }, 0)
 
@@ -526,25 +530,30 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
 
   const dials = counter('backend_dials_total')
   const dialSeconds = histogram('backend_dial_seconds')
-  for (const backend of options.backends ?? []) {
-    for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
-    dialSeconds.zero({ backend })
-  }
   const shielded = gauge('shielded_sessions')
   const shieldOutcomes = counter('shield_outcomes_total')
-  for (const backend of options.backends ?? []) {
-    shielded.set({ backend }, 0)
-    for (const outcome of SHIELD_OUTCOMES) shieldOutcomes.inc({ backend, outcome }, 0)
-  }
 
   const registryReloads = counter('registry_reloads_total')
-  for (const registry of options.registries ?? []) {
-    for (const result of ['ok', 'refused']) registryReloads.inc({ registry, result }, 0)
-  }
   const revocationReloads = counter('revocation_reloads_total')
   for (const result of ['ok', 'refused']) revocationReloads.inc({ result }, 0)
   const provisions = counter('provisions_total')
   for (const result of PROVISIONS) provisions.inc({ result }, 0)
+
+  // `zero` sets a histogram back, so that it is for those that are new.
+  const timed = new Set<string>()
+  const known = ({ ports = [], backends = [], registries = [] }: KnownNames) => {
+    for (const port of ports) accepted.inc({ port }, 0)
+    for (const backend of backends) {
+      for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
+      for (const outcome of SHIELD_OUTCOMES) shieldOutcomes.inc({ backend, outcome }, 0)
+      shielded.inc({ backend }, 0)
+      if (!timed.has(backend)) dialSeconds.zero({ backend })
+      timed.add(backend)
+    }
+    for (const registry of registries)
+      for (const result of ['ok', 'refused']) registryReloads.inc({ registry, result }, 0)
+  }
+  known(options)
 
   const settingsReloads = counter('config_reloads_total')
   for (const result of SETTINGS_RELOADS) settingsReloads.inc({ result }, 0)
@@ -644,6 +653,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     settings: {
       reloaded: (result) => settingsReloads.inc({ result }),
       generation: (number) => settingsGeneration.set(number),
+      known,
       living: (generations) => settingsGenerations.set(generations),
       succeeded: () => settingsSuccess.set(Math.floor(Date.now() / 1_000)),
     },

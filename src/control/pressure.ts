@@ -14,7 +14,7 @@ interface Thresholds {
 
 /** Lag in milliseconds, the others in percent. */
 export interface PressureSettings {
-  readonly lag: Thresholds
+  readonly lag: Thresholds & { readonly stall: number }
   /** `limit` in bytes of resident memory; null: of the control group, or of the machine. */
   readonly memory: Thresholds & { readonly limit: number | null }
   readonly descriptors: Thresholds
@@ -45,8 +45,8 @@ export interface PressureState {
 }
 
 const TICK_MS = 50
-/** Lag counts as the mean of so many looks, that is a second: one stall is no overload. */
-const LAG_LOOKS = 20
+/** Lag counts as a mean whose memory fades with this time: one stall is no overload. */
+const LAG_MEMORY_MS = 2_000
 /** Memory and descriptors are looked at every so many ticks. */
 const SLOW_TICKS = 10
 /** A stage is left when its reason was clearly below it for so long. */
@@ -71,7 +71,7 @@ export class Pressure {
     memory: { stage: 0, calmSince: null },
     descriptors: { stage: 0, calmSince: null },
   }
-  readonly #lags: number[] = []
+  #meanLag = 0
   #settings: PressureSettings
   #due: number
   #ticks = 0
@@ -110,12 +110,10 @@ export class Pressure {
     const now = this.#now()
     const lag = Math.max(0, now - this.#due)
     this.#due = now + TICK_MS
-    this.#lags.push(lag)
-    if (this.#lags.length > LAG_LOOKS) this.#lags.shift()
+    this.#meanLag += (lag - this.#meanLag) * (1 - Math.exp(-(TICK_MS + lag) / LAG_MEMORY_MS))
     const settings = this.#settings
-    if (lag >= settings.lag.refuse) this.#stalledUntil = now + HOLD_MS
-    const mean = this.#lags.reduce((sum, each) => sum + each, 0) / LAG_LOOKS
-    this.#judge('lag', mean, settings.lag, now)
+    if (lag >= settings.lag.stall) this.#stalledUntil = now + HOLD_MS
+    this.#judge('lag', this.#meanLag, settings.lag, now)
     if (this.#ticks++ % SLOW_TICKS === 0) {
       this.#judge('memory', this.#senses.memory(settings.memory.limit), settings.memory, now)
       this.#judge('descriptors', this.#senses.descriptors(), settings.descriptors, now)

@@ -25,8 +25,6 @@ export interface PrimaryOptions {
   /** For a worker of a rolling restart to become ready, in milliseconds; a minute unless given. */
   readonly readyDeadlineMs?: number
   readonly onWorkerExit?: (reason: WorkerExitReason, workerId: number) => void
-  /** Another one has its place, and it is about to end: it is no longer one of those that follow what changes. */
-  readonly onWorkerRetired?: (workerId: number) => void
   readonly onReadyCount?: (count: number) => void
   /** What a worker sent with `WorkerLink.send`. */
   readonly onMessage?: (data: unknown, workerId: number) => void

@@ -52,6 +52,8 @@ export class Reloads<M extends { readonly number: number }> {
   #next: Promise<Reloaded> | null = null
   /** Why nothing is reloaded now; null: it is. */
   #closed: string | null = 'the program is starting'
+  /** A file changed before it could be followed, and does not say so again. */
+  #missed = false
 
   constructor(options: ReloadsOptions<M>) {
     this.#options = options
@@ -68,6 +70,7 @@ export class Reloads<M extends { readonly number: number }> {
     this.#closed = null
     this.#options.counted.generation(this.#current.number)
     this.#options.counted.succeeded()
+    if (this.#missed) void this.request('files')
   }
 
   /** From here on everything stays as it is; what is being prepared comes to nothing. */
@@ -77,7 +80,10 @@ export class Reloads<M extends { readonly number: number }> {
 
   /** Never rejects. */
   request(cause: Cause): Promise<Reloaded> {
-    if (this.#closed !== null) return Promise.resolve(this.#ignore(cause, this.#closed))
+    if (this.#closed !== null) {
+      this.#missed ||= cause === 'files'
+      return Promise.resolve(this.#ignore(cause, this.#closed))
+    }
     if (this.#next !== null) return this.#next
     if (this.#running === null) return this.#begin(cause)
     this.#next = this.#running.then(() => {

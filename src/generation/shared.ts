@@ -54,20 +54,26 @@ export class Lease {
     return this.#known(kind, keeping) ?? this.#keep(kind, keeping, await make())
   }
 
-  /** Gives everything back; resolves when what nobody else uses is closed, the last kind first. */
+  /**
+   * Gives everything back; resolves when what nobody else uses is closed, the last kind first. Rejects with the first that
+   * could not be, once all have been tried.
+   */
   async release(): Promise<void> {
     const kinds = [...this.#mine.values()].reverse()
     this.#mine.clear()
+    const failures: unknown[] = []
     for (const kind of kinds) {
-      await Promise.all(
-        Array.from(kind, async ([key, held]) => {
-          held.uses--
-          if (held.uses > 0) return
-          if (this.#held.get(key) === held) this.#held.delete(key)
-          await held.close()
-        }),
-      )
+      const closing = Array.from(kind, async ([key, held]) => {
+        held.uses--
+        if (held.uses > 0) return
+        if (this.#held.get(key) === held) this.#held.delete(key)
+        await held.close()
+      })
+      for (const result of await Promise.allSettled(closing)) {
+        if (result.status === 'rejected') failures.push(result.reason)
+      }
     }
+    if (failures.length > 0) throw failures[0]
   }
 
   #known<T>(kind: string, { key }: Keeping<T>): T | null {

@@ -40,6 +40,8 @@ export class Doors {
   readonly #binder: Binder
   readonly #serve: (socket: AcceptedSocket, options: ListenerOptions) => void
   #doors = new Map<string, Door>()
+  /** This process takes in nobody any more; its sessions still follow other settings. */
+  #closed = false
 
   constructor(binder: Binder, serve: (socket: AcceptedSocket, options: ListenerOptions) => void) {
     this.#binder = binder
@@ -55,6 +57,7 @@ export class Doors {
    * @throws nothing: an address that is taken is an answer
    */
   async prepare(wanted: readonly ListenerOptions[]): Promise<DoorsChange | string> {
+    if (this.#closed) return { commit() {}, abort() {} }
     const opened: [string, Door][] = []
     const next = new Map<string, Door>()
     for (const [index, options] of wanted.entries()) {
@@ -80,6 +83,10 @@ export class Doors {
     }
     return {
       commit: () => {
+        if (this.#closed) {
+          for (const [, door] of opened) shut(door)
+          return
+        }
         const former = this.#doors
         this.#doors = next
         for (const [at, door] of [...next.values()].entries()) {
@@ -97,6 +104,7 @@ export class Doors {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     const doors = [...this.#doors.values()]
     await Promise.all(doors.map(({ bound }) => bound.close()))
   }

@@ -1,20 +1,11 @@
 import type { AcceptedSocket } from '../connection.ts'
 import type { AdmissionCounters, AdmissionRefusal } from '../control/admission-metrics.ts'
 import { ProxyError } from '../errors.ts'
-import { Bucket } from './bucket.ts'
+import { type Budget, type HandshakeKind, Lane, type Visit } from './lane.ts'
 import { type Place, Places } from './places.ts'
-import { Shares } from './shares.ts'
 import { Attention } from './waiting.ts'
 
-/** What a hello asks for: a whole key exchange with certificates, or (as it claims) to go on with an earlier session. */
-export type HandshakeKind = 'full' | 'resumed'
-
-export interface Budget {
-  /** Most that are under way; one that was silent for a second does not count, since it costs nothing. */
-  readonly inFlight: number
-  /** Null: as many as there is time for. */
-  readonly perSecond: number | null
-}
+export type { HandshakeKind, Visit } from './lane.ts'
 
 /** Everything counts for one process. Durations are milliseconds. */
 export interface GovernorSettings {
@@ -41,16 +32,6 @@ export interface GovernorOptions {
   readonly after?: (work: () => void, ms: number) => { cancel(): void }
 }
 
-/** One connection, as the governor knows it. The only thing that is made for a connection that need not wait. */
-export interface Visit {
-  readonly place: Place
-  kind: HandshakeKind | null
-  /** When its handshake began; it counts as under way from then on. */
-  startedAt: number
-  proved: boolean
-  gone: boolean
-}
-
 export interface Entry {
   readonly visit: Visit
   readonly kind: HandshakeKind
@@ -69,12 +50,10 @@ interface Waiter extends Entry {
 }
 
 /**
- * Handshakes that begin in one turn of the event loop. What live sessions have sent is read between two turns, so this is
- * what they wait at most; what more would give is measured in bench/storm.
+ * Handshakes that begin in one turn of the event loop. What live sessions have sent is read between two turns, so they wait
+ * for these and for what the same number of devices does next.
  */
-export const STARTS_PER_TURN = Number(process.env.GOV_STARTS ?? 2)
-/** After this long without an end, a handshake waits for its device and takes nobody's time. */
-const WORKING_MS = 1_000
+export const STARTS_PER_TURN = 4
 
 /**
  * Decides when a handshake may begin: after the hello is known and before any key work. Separate budgets for full and
@@ -85,7 +64,7 @@ export class Governor {
   readonly #options: GovernorOptions
   readonly #now: () => number
   readonly #places: Places
-  readonly #lanes: Readonly<Record<HandshakeKind, Lane>>
+  readonly #lanes: Readonly<Record<HandshakeKind, Lane<Waiter>>>
   /** All who wait, the oldest first. */
   readonly #line = new Set<Waiter>()
   #settings: GovernorSettings
@@ -123,6 +102,8 @@ export class Governor {
   leave(visit: Visit): void {
     if (visit.gone) return
     visit.gone = true
+    // Whether it would have been one, nobody knows: the key exchange of a lie is done by then.
+    if (visit.kind === 'resumed') this.#charge()
     this.#settle(visit)
     if (visit.proved) visit.place.proved--
     this.#places.leave(visit.place)
@@ -157,7 +138,11 @@ export class Governor {
   secured(visit: Visit, resumed: boolean): void {
     const claimed = visit.kind
     this.#settle(visit)
-    if (claimed !== 'resumed' || resumed) return
+    if (claimed === 'resumed' && !resumed) this.#charge()
+  }
+
+  /** A claim that came to nothing was a full handshake. */
+  #charge(): void {
     this.#options.counters.falseClaims++
     this.#lanes.full.bucket.owe(this.#now())
   }
@@ -374,47 +359,6 @@ export class Governor {
       this.#late(waiter, now)
     }
     this.#pump()
-  }
-}
-
-/** The handshakes of one kind: those under way and those that wait. */
-class Lane {
-  readonly shares = new Shares<Waiter>()
-  /** In the order in which they began. */
-  readonly underWay = new Set<Visit>()
-  readonly bucket: Bucket
-  #inFlight: number
-
-  constructor({ inFlight, perSecond }: Budget, now: number) {
-    this.#inFlight = inFlight
-    this.bucket = new Bucket(perSecond, now)
-  }
-
-  configure({ inFlight, perSecond }: Budget, now: number): void {
-    this.#inFlight = inFlight
-    this.bucket.configure(perSecond, now)
-  }
-
-  /** Those that have been under way for so long that they are not counted any more; they are told once. */
-  *silent(now: number): Generator<Visit> {
-    for (const visit of this.underWay) {
-      if (now - visit.startedAt < WORKING_MS) return
-      this.underWay.delete(visit)
-      yield visit
-    }
-  }
-
-  hasRoom(now: number): boolean {
-    return this.underWay.size < this.#inFlight && this.bucket.has(now)
-  }
-
-  /** When there may be room, if nothing ends before. */
-  roomAt(now: number): number {
-    const next = this.bucket.nextAt(now)
-    const [oldest] = this.underWay
-    // With room left it is the address that has none; that, too, may change when a handshake falls silent.
-    if (oldest === undefined || (this.underWay.size < this.#inFlight && next > now)) return next
-    return Math.max(next, oldest.startedAt + WORKING_MS)
   }
 }
 

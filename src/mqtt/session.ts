@@ -5,7 +5,7 @@ import type { AuthorizedConnection, CloseReason, ProtocolHandler, SecuredConnect
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
 import type { Permit } from '../policy/permit.ts'
-import type { ByteStream } from '../relay.ts'
+import { type ByteStream, throwAway } from '../relay.ts'
 import type { Store } from '../store/store.ts'
 import type { Domain } from '../tls/domains.ts'
 import { Attempt, identifyByConnect, identifyEarly } from './attempt.ts'
@@ -200,7 +200,13 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const upstream = await backend.open(admission.connection, attempt.signal)
       try {
         attempt.throwIfEnded()
-        if (changes !== seen) admission = sameClient(admission, admit(again(who)))
+        if (changes !== seen) {
+          const now = sameClient(admission, admit(again(who)))
+          admission = byNow(
+            now,
+            liveJudgement(connection, connect, ids, now.connection.who, parts.rulesInForce(connection)),
+          )
+        }
       } catch (error) {
         upstream.stream.destroy()
         throw error
@@ -386,6 +392,12 @@ function sameClient(before: Admitted, now: Admitted): Admitted {
   throw new ProxyError('ERR_AUTHORIZATION_ENDED', 'the registry has another client id for it now')
 }
 
+/** With the permit that the settings in force give, for what the settings that let it in will serve. @throws {ProxyError} */
+function byNow(admitted: Admitted, permit: Permit | FailureCode): Admitted {
+  if (typeof permit === 'string') throw new ProxyError(permit, 'the settings have changed while it connected')
+  return { ...admitted, connection: { ...admitted.connection, permit } }
+}
+
 function liveJudgement(
   connection: SecuredConnection,
   connect: Connect,
@@ -429,7 +441,5 @@ function refuse(
   const answer = version === null || silent ? null : refusal(code, version, elsewhere)
   if (answer !== null && device.destroyed !== true) device.write(answer)
   device.end()
-  // What the device has already sent is thrown away: left unread it would turn our close into a reset, and that
-  // would take the answer from its hands.
-  device.resume()
+  throwAway(device)
 }

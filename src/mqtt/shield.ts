@@ -24,6 +24,8 @@ export interface ShieldOptions {
   readonly random: () => number
   /** Aborted, nobody is held any more. */
   readonly closing: AbortSignal
+  /** The backend is, and will not be opened again. */
+  isClosed(): boolean
   /** How many are held, one more or one less. */
   counted(delta: 1 | -1): void
   ended(outcome: ShieldOutcome): void
@@ -81,7 +83,7 @@ export class Shield implements Pacer {
   }
 
   get isClosing(): boolean {
-    return this.#options.closing.aborted
+    return this.#options.closing.aborted || this.#options.isClosed()
   }
 
   guard(upstream: Upstream, guarded: Guarded): ShieldedUpstream {
@@ -190,6 +192,7 @@ export class Shield implements Pacer {
 
   /** Somebody's turn, if it is anybody's. */
   #next(): void {
+    if (this.#options.isClosed()) for (const session of [...this.#held.keys()]) session.giveUp('ended')
     if (this.#held.size === 0 || this.isClosing) return
     // Until one has come back, the next waits for what becomes of it.
     if (!this.#isUp && this.#attempting.size > 0) return
@@ -256,6 +259,7 @@ export function shields({ metrics, closing, log }: ShieldsOptions): (backend: Ba
         clock: SYSTEM_CLOCK,
         random: Math.random,
         closing,
+        isClosed: () => backend.outageShield == null,
         counted: (delta) => metrics.shielded(name, delta),
         ended: (outcome) => metrics.shieldOutcome(name, outcome),
         log,

@@ -110,7 +110,8 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
   #goes = false
   #isDecided = false
   #losses: number[] = []
-  #calledOff = new AbortController()
+  /** Only while it is held; most sessions never are. */
+  #calledOff: AbortController | null = null
 
   constructor(upstream: Upstream, options: ShieldedOptions) {
     super()
@@ -184,7 +185,7 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
     if (this.#state !== 'held') return
     this.#state = 'over'
     this.#waiting = []
-    this.#calledOff.abort()
+    this.#calledOff?.abort()
     this.#options.pacer.over(this, outcome)
     // Not at once: whoever ends it does not expect it to end under its hands.
     queueMicrotask(() => {
@@ -196,6 +197,7 @@ export class ShieldedUpstream extends EventEmitter implements ByteStream {
   /** Tries once to come back. */
   async attempt(): Promise<Attempted> {
     const { backend, connection, version, packet, answerTimeoutMs } = this.#options
+    if (this.#calledOff === null) return 'ended'
     const { signal } = this.#calledOff
     let stream: ByteStream | null = null
     try {

@@ -68,6 +68,15 @@ test('a line is one JSON object with a level, a time, a process and a message', 
   t.regex(line.time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
 })
 
+test('the level may change while it is written', (t) => {
+  const { log, text } = lines('info', 'json')
+  log.setLevel('error')
+  log.warn({}, 'not this one')
+  log.setLevel('debug')
+  log.debug({}, 'this one')
+  t.is(JSON.parse(text()).message, 'this one')
+})
+
 test('a pretty line has its message and its fields on one line', (t) => {
   const { log, text } = lines('info', 'pretty')
   log.warn({ port: 8883 }, 'listening')

@@ -125,3 +125,45 @@ test('metrics for people who scrape nothing take everything', (t) => {
   NO_METRICS.traffic.bytesIn += 1
   t.is(NO_METRICS.traffic.packetsIn.length, 16)
 })
+
+test('names that a reload brings start at 0, and those that were there keep their counts', async (t) => {
+  const { metrics, registry, settings, close } = createMetrics({ version: '1', ports: [8883], backends: ['main'] })
+  t.teardown(close)
+  metrics.accepted(8883)
+  metrics.dial('main', 'ok', 0.01)
+  settings.known({ ports: [8883, 443], backends: ['main', 'more'], registries: ['fleet'] })
+  const text = await registry.metrics()
+  for (const line of [
+    'brokergate_connections_accepted_total{port="8883"} 1',
+    'brokergate_connections_accepted_total{port="443"} 0',
+    'brokergate_backend_dials_total{backend="main",result="ok"} 1',
+    'brokergate_backend_dials_total{backend="more",result="ok"} 0',
+    'brokergate_backend_dial_seconds_count{backend="main"} 1',
+    'brokergate_registry_reloads_total{registry="fleet",result="ok"} 0',
+  ]) {
+    t.true(text.includes(`${line}\n`), line)
+  }
+})
+
+test('reloads of the settings are counted, and the time of the last that is in force is told', async (t) => {
+  const { registry, settings, close } = createMetrics({ version: '1' })
+  t.teardown(close)
+  settings.reloaded('refused')
+  settings.reloaded('done')
+  settings.generation(2)
+  settings.living(3)
+  const from = Math.floor(Date.now() / 1_000)
+  settings.succeeded()
+  const text = await registry.metrics()
+  for (const line of [
+    'brokergate_config_reloads_total{result="done"} 1',
+    'brokergate_config_reloads_total{result="refused"} 1',
+    'brokergate_config_reloads_total{result="unchanged"} 0',
+    'brokergate_config_generation 2',
+    'brokergate_config_generations_live 3',
+  ]) {
+    t.true(text.includes(`${line}\n`), line)
+  }
+  const at = Number(/^brokergate_config_last_reload_success_timestamp_seconds (\d+)$/m.exec(text)?.[1])
+  t.true(at >= from && at <= Date.now() / 1_000)
+})

@@ -8,7 +8,7 @@ import { describe, Pressure, type PressureState } from '../../src/control/pressu
 import { pressureNotice, pressurePrimary, readinessOf } from '../../src/control/pressure-link.ts'
 
 const SETTINGS = {
-  lag: { trickle: 100, refuse: 400 },
+  lag: { trickle: 250, refuse: 1_000, stall: 400 },
   memory: { trickle: 85, refuse: 92, limit: null },
   descriptors: { trickle: 85, refuse: 95 },
 }
@@ -57,14 +57,14 @@ test('a single stall of half a second turns readiness off for a moment and refus
 
 test('lag that stays is stage 1, more of it stage 2, and it ends alone, one stage after the other', (t) => {
   const { told, pass, counters, pressure } = rig()
-  pass(4_000, 150)
+  pass(6_000, 350)
   t.is(pressure.state.stage, 1)
   t.true(pressure.state.ready)
   t.is(counters.shedding.lag, 1)
-  pass(12_000, 500)
+  pass(12_000, 1_500)
   t.is(pressure.state.stage, 2)
   t.false(pressure.state.ready)
-  pass(20_000)
+  pass(30_000)
   t.deepEqual(pressure.state, { stage: 0, ready: true, reasons: [] })
   t.is(counters.shedding.lag, 0)
   const stages = told.map(({ stage }) => stage).filter((stage, at, all) => stage !== all[at - 1])

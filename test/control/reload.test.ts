@@ -58,6 +58,7 @@ function rig(open = true) {
       reloaded: (result) => void counts.push(result),
       generation: (number) => void counts.push(`generation ${number}`),
       living() {},
+      known() {},
       succeeded: () => void counts.push('success'),
     },
     now: () => 0,
@@ -154,6 +155,16 @@ test('before the start and from the end on it is told, and nothing else', async 
   t.deepEqual(await reloads.request('signal'), { kind: 'ignored', generation: 1, why: 'the program is ending' })
   t.deepEqual(told, [])
   t.deepEqual(lines, ['warn reload ignored: the program is starting', 'warn reload ignored: the program is ending'])
+})
+
+test('a file that changed during the start is looked at when it is over', async (t) => {
+  const { now, reloads, told } = rig(false)
+  now.disk = 'two'
+  t.is((await reloads.request('files')).kind, 'ignored')
+  reloads.open()
+  // It is under way, so that who asks now gets the one after it.
+  t.deepEqual(await reloads.request('signal'), { kind: 'unchanged', generation: 2 })
+  t.deepEqual(told, ['read', 'prepare 2 two', 'in force 2', 'commit', 'read'])
 })
 
 test('what is being prepared when the end begins comes to nothing', async (t) => {

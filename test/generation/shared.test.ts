@@ -81,6 +81,16 @@ test('kinds are given back the last first, because they use those before them', 
   t.deepEqual(closed, ['sink 0', 'publisher a', 'backend a'])
 })
 
+test('one that cannot be closed does not keep the others open, and is told', async (t) => {
+  const { shared, use } = rig()
+  const lease = shared.lease()
+  const backend = use(lease, 'backend', ['a'])
+  lease.use('sink', { key: [0], close: () => Promise.reject(new Error('stuck')) }, () => 'sink')
+  await t.throwsAsync(lease.release(), { message: 'stuck' })
+  t.true(backend.closed)
+  t.is(shared.size, 0)
+})
+
 test('what cannot be made is not kept', async (t) => {
   const { shared } = rig()
   const lease = shared.lease()

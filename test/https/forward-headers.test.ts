@@ -5,62 +5,7 @@ import test from 'ava'
 import { mayTravel } from '../../src/https/forward-headers.ts'
 import { routeTable } from '../../src/https/routes.ts'
 import { front } from './front-harness.ts'
-
-/** Names that somebody somewhere believes. */
-const NAMES = [
-  'X-Client-Cert',
-  'X-Client-Cert-Chain',
-  'X-Client-Verify',
-  'X-Client-Dn',
-  'X-SSL-Client-Cert',
-  'X-SSL-Client-S-Dn',
-  'SSL-Client-Cert',
-  'Client-Cert',
-  'X-Forwarded-For',
-  'X-Forwarded-Proto',
-  'X-Forwarded-Host',
-  'X-Forwarded-Port',
-  'X-Forwarded-User',
-  'X-Forwarded-Client-Cert',
-  'Forwarded',
-  'Via',
-  'X-Real-Ip',
-  'X-Original-Url',
-  'X-Rewrite-Url',
-  'X-Amzn-Iot-Principal',
-  'X-Amzn-Iot-Thingname',
-  'X-Amz-Security-Token',
-  'X-Amz-CustomAuthorizer-Name',
-  'X-Amz-CustomAuthorizer-Signature',
-  'Authorization',
-  'Proxy-Authorization',
-  'Cookie',
-  'Remote-User',
-  'X-Brokergate-Principal',
-  'X-Brokergate-Thing',
-  'Token',
-] as const
-
-const FORMS = {
-  plain: (name: string) => `${name}: forged`,
-  underscore: (name: string) => `${name.replaceAll('-', '_')}: forged`,
-  duplicate: (name: string) => `${name}: forged\r\n${name.toLowerCase()}: forged`,
-  'named by Connection': (name: string) => `Connection: ${name}, keep-alive\r\n${name}: forged`,
-  folded: (name: string) => `X-Any: 1\r\n ${name}: forged`,
-} as const
-
-/** All that a backend may see of a bare GET. */
-const EXPECTED = [
-  'connection',
-  'host',
-  'x-brokergate-domain',
-  'x-brokergate-method',
-  'x-brokergate-principal',
-  'x-brokergate-request-id',
-  'x-forwarded-for',
-  'x-forwarded-host',
-  'x-forwarded-proto',
-]
+import { EXPECTED, FORMS, NAMES } from './identity-headers.ts'
 
 for (const [form, write] of Object.entries(FORMS)) {
   test(`identity headers, ${form}: the backend sees ours alone`, async (t) => {

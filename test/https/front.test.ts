@@ -732,3 +732,26 @@ async function until(look: () => boolean): Promise<void> {
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
+
+test('an upgrade whose session has no place is answered 503, and told when to try again', async (t) => {
+  let upgraded = 0
+  const { connect } = await front(t, {
+    parts: {
+      identify: async () => authenticatedAs({ id: 'AKIDEXAMPLE', method: 'sigv4', attributes: {} }),
+      room() {
+        throw new ProxyError('ERR_DOMAIN_SESSIONS', 'as many as there may be')
+      },
+      websocket(_request, socket) {
+        upgraded++
+        return { kind: 'accepted', stream: socket }
+      },
+    },
+  })
+  const device = await connect()
+  device.send(get('/mqtt?X-Amz-Signature=0', WEBSOCKET))
+  const answer = await device.answer()
+  t.is(answer.status, 503)
+  const seconds = Number(answer.headers.get('retry-after'))
+  t.true(seconds >= 30 && seconds <= 90, `${seconds}`)
+  t.is(upgraded, 0)
+})

@@ -200,6 +200,15 @@ test('a claimed session that turns out to be none is charged as a full handshake
   t.is(counters.falseClaims, 1)
 })
 
+test('a claimed session that comes to no end is charged as a full handshake, too', async (t) => {
+  const { governor, enter, hello, turn, counters } = await rig(t, { full: { inFlight: 100, perSecond: 10 } })
+  const claimed = enter((await hello()).socket, { kind: 'resumed' })
+  governor.leave(claimed.visit)
+  t.is(counters.falseClaims, 1)
+  turn()
+  t.is(watched(enter((await hello()).socket).turn).now, 'waits')
+})
+
 test('who waits too long is refused, without a key having been touched', async (t) => {
   const { enter, hello, turn, pass, counters } = await rig(t, { full: { inFlight: 1, perSecond: 1 } })
   enter((await hello()).socket)

@@ -1,6 +1,7 @@
 import test from 'ava'
 import type { Principal } from '../../src/auth/authenticator.ts'
 import { admissionCounters } from '../../src/control/admission-metrics.ts'
+import { refusal } from '../../src/mqtt/reason.ts'
 import { type SeatLimits, Seats } from '../../src/mqtt/seats.ts'
 
 const principal = (id: string, method: Principal['method'] = 'x509'): Principal =>
@@ -56,4 +57,13 @@ test('without limits nothing is counted, and overload refuses all the same', (t)
   state.overloaded = true
   t.throws(() => seats.take('a.example', principal('1')), { code: 'ERR_OVERLOADED' })
   t.is(counters.refused.overloaded, 1)
+})
+
+test('each version of MQTT has words for it: server busy, quota exceeded, and server unavailable', (t) => {
+  t.is(refusal('ERR_OVERLOADED', 5)?.toString('hex'), '2003008900')
+  t.is(refusal('ERR_DOMAIN_SESSIONS', 5)?.toString('hex'), '2003009700')
+  t.is(refusal('ERR_PRINCIPAL_SESSIONS', 5)?.toString('hex'), '2003009700')
+  for (const code of ['ERR_OVERLOADED', 'ERR_DOMAIN_SESSIONS', 'ERR_PRINCIPAL_SESSIONS'] as const) {
+    t.is(refusal(code, 4)?.toString('hex'), '20020003')
+  }
 })

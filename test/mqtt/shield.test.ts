@@ -30,6 +30,7 @@ function rig({ resumesPerSecond = 10, holdMs = 60_000 }: RigOptions = {}) {
   const held = { count: 0 }
   const broker = { is: 'away' as Broker }
   const closing = new AbortController()
+  const gone = { is: false }
   const shield = new Shield({
     name: 'main',
     settings: { holdMs, bufferBytes: 65_536, resumesPerSecond },
@@ -45,6 +46,7 @@ function rig({ resumesPerSecond = 10, holdMs = 60_000 }: RigOptions = {}) {
     },
     random: () => 0.5,
     closing: closing.signal,
+    isClosed: () => gone.is,
     counted: (delta) => {
       held.count += delta
     },
@@ -69,6 +71,7 @@ function rig({ resumesPerSecond = 10, holdMs = 60_000 }: RigOptions = {}) {
     held,
     broker,
     closing,
+    gone,
     timers: () => timers.length,
     /** A session that the broker has accepted, with a subscription. */
     async session(): Promise<{ readonly shielded: ShieldedUpstream; readonly stream: FakeStream }> {
@@ -247,6 +250,15 @@ test('while the process is closing nobody tries any more, and nobody is held ane
   t.deepEqual(made.dials, [])
   t.is(made.held.count, 2)
   t.true(late.shielded.destroyed)
+})
+
+test('a backend that is closed for good lets go of everybody', async (t) => {
+  const made = rig()
+  await lost(made, 3)
+  made.gone.is = true
+  await made.pass(1_000)
+  t.deepEqual(made.outcomes, ['ended', 'ended', 'ended'])
+  t.deepEqual(made.dials, [])
 })
 
 test('a backend has one shield, or none', (t) => {

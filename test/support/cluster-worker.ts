@@ -32,7 +32,6 @@ function primary(): void {
     log,
     registry,
     onWorkerExit: supervision.workerExited,
-    onWorkerRetired: (workerId) => tell({ event: 'retired', workerId }),
     onReadyCount: supervision.workers,
     onMessage: (data) => tell({ event: 'message', data }),
     ...(process.env.READY_DEADLINE !== undefined && { readyDeadlineMs: Number(process.env.READY_DEADLINE) }),

@@ -1,6 +1,8 @@
 /** Puts ClientHellos together byte by byte, right or wrong; and loads the captured ones. */
 import { readFileSync } from 'node:fs'
 
+export { randomFrom as random } from './random.ts'
+
 export interface Fixture {
   readonly client: string
   readonly bytes: Buffer
@@ -98,15 +100,4 @@ export function messageOf(wire: Uint8Array): Buffer {
     at = end
   }
   return Buffer.concat(parts)
-}
-
-/** Numbers in [0, below), the same for the same seed. Mulberry32. */
-export function random(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below
-  }
 }

@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import forge from 'node-forge'
 
 export * from '../../src/cli/pki.ts'
+export { randomFrom } from './random.ts'
 
 /** Order of the base point of P-256, FIPS 186-5. */
 const N = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
@@ -25,15 +26,4 @@ export function malleate(certificate: string | Uint8Array): { readonly pem: stri
   holder.value = `\0${asn1.toDer(signature).getBytes()}`
   const cert = new X509Certificate(Buffer.from(asn1.toDer(tree).getBytes(), 'latin1'))
   return { pem: cert.toString(), cert }
-}
-
-/** Repeatable randomness (mulberry32): a failing case can be had again from its seed. */
-export function randomFrom(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below
-  }
 }

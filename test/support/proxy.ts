@@ -60,7 +60,7 @@ export interface RunningProxy {
   /** The value of one metric, labels as written; 0 when the series does not exist. */
   metric(series: string): Promise<number>
   metrics(): Promise<string>
-  /** Resolves once `look` finds what it wants in the output; rejects after ten seconds with the output. */
+  /** Resolves once `look` finds what it wants in the output; rejects after thirty seconds with the output. */
   until<T>(look: () => T | null | undefined | false | Promise<T | null | undefined | false>, what: string): Promise<T>
   stop(signal?: NodeJS.Signals): Promise<{ code: number | null; signal: NodeJS.Signals | null }>
 }
@@ -115,11 +115,11 @@ export async function startProxy(
       return line === undefined ? 0 : Number(line.slice(series.length + 1))
     },
     async until(look, what) {
-      const deadline = Date.now() + 10_000
+      const deadline = Date.now() + 30_000
       for (;;) {
         const found = await look()
         if (found !== null && found !== undefined && found !== false) return found
-        if (Date.now() > deadline) throw new Error(`${what}: not within 10 s\n${text}`)
+        if (Date.now() > deadline) throw new Error(`${what}: not within 30 s\n${text}`)
         await new Promise((resolve) => setTimeout(resolve, 20))
       }
     },

@@ -40,7 +40,7 @@ export interface StormResult {
   readonly silentClosed: number
 }
 
-const TRY_MS = 40_000
+const TRY_MS = 90_000
 const BACKOFF = { firstMs: 250, mostMs: 4_000 }
 
 export interface Storm {
@@ -85,10 +85,10 @@ async function main(options: StormOptions): Promise<void> {
   const attempt = (index: number, speaks: boolean): Promise<boolean> =>
     new Promise((resolve) => {
       const socket = connectTls({ host: '127.0.0.1', port, servername: 'localhost', secureContext })
-      let settled = false
+      let settled: boolean | null = null
       const settle = (yes: boolean) => {
-        if (settled) return
-        settled = true
+        if (settled !== null) return
+        settled = yes
         clearTimeout(timer)
         if (!yes) socket.destroy()
         resolve(yes)
@@ -99,7 +99,8 @@ async function main(options: StormOptions): Promise<void> {
       }, TRY_MS)
       socket.on('error', () => {})
       socket.on('close', () => {
-        if (!settled) return settle(false)
+        if (settled === null) return settle(false)
+        if (!settled) return
         // It was in; whoever loses its session comes back.
         inside--
         void stay(index)
