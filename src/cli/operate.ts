@@ -1,4 +1,4 @@
-import type { WorkerStatus } from '../control/cluster.ts'
+import type { WorkerStatus } from '../control/primary.ts'
 import type { RollStatus } from '../control/rolling.ts'
 import type { ServerDrainStatus } from '../control/server-drains.ts'
 import { ask, type CertsOptions, complain, settingsOf } from './certs.ts'

@@ -144,7 +144,7 @@ export function program(): Command {
     })
   root
     .command('restart')
-    .description('replace the workers one after the other by new ones, with program and settings as they are on disk')
+    .description('reload, then replace the workers one after the other by new ones, with the program as it is on disk')
     .option(...config)
     .action(async (options: { config?: string }) => {
       process.exitCode = await restart({ file: options.config ?? null, env: process.env, print })

@@ -1,10 +1,10 @@
 import cluster, { type Worker } from 'node:cluster'
-import { AggregatorRegistry, type Registry } from 'prom-client'
+import { AggregatorRegistry } from 'prom-client'
 import { LAST_WORDS_MS, type ToPrimary, type ToWorker } from './cluster-messages.ts'
-import type { Log } from './log.ts'
 import type { WorkerExitReason } from './metrics.ts'
+import type { Backoff, Primary, PrimaryOptions } from './primary.ts'
 import type { DrainOrder } from './process-drain.ts'
-import { Roll, type RollResult, type RollStatus } from './rolling.ts'
+import { Roll } from './rolling.ts'
 import { joined, type Snapshot } from './snapshots.ts'
 
 /** A worker that has not answered by then is counted as of its last answer. */
@@ -13,87 +13,14 @@ const SCRAPE_DEADLINE_MS = 1_000
 const KILL_AFTER_GRACE_MS = 1_000
 const READY_DEADLINE_MS = 60_000
 
-export interface Backoff {
-  readonly firstMs: number
-  readonly maxMs: number
-  /** A worker that lived this long is replaced at once, and the next delay starts over. */
-  readonly stableMs: number
-}
-
-const BACKOFF: Backoff = { firstMs: 100, maxMs: 5_000, stableMs: 5_000 }
-
-export interface PrimaryOptions {
-  readonly workers: number
-  /** Script and arguments of the workers: those of this process unless given. */
-  readonly exec?: string
-  readonly args?: readonly string[]
-  /** Added to the environment of a worker, beside the number of its place among the workers. */
-  readonly env?: Readonly<Record<string, string>> | ((why: ForkReason) => Readonly<Record<string, string>>)
-  readonly log: Log
-  /** The primary's own metrics, joined with those of the workers. */
-  readonly registry: Registry
-  readonly spawnBackoff?: Backoff
-  /** For a worker of a rolling restart to become ready, in milliseconds; a minute unless given. */
-  readonly readyDeadlineMs?: number
-  readonly onWorkerExit?: (reason: WorkerExitReason, workerId: number) => void
-  readonly onReadyCount?: (count: number) => void
-  /** What a worker sent with `WorkerLink.send`. */
-  readonly onMessage?: (data: unknown, workerId: number) => void
-}
-
-/** At the start, in place of one that ended by itself, or in place of one that is about to end. */
-export type ForkReason = 'start' | 'replacement' | 'restart'
-
 /** In the environment of a worker: its place, which the one that replaces it takes over. */
 export const WORKER_PLACE = 'BROKERGATE_WORKER_PLACE'
 
-export interface WorkerStatus {
-  readonly id: number
-  readonly pid: number
-  readonly state: 'starting' | 'ready' | 'draining'
-  /** Since its fork. */
-  readonly ageMs: number
-  /** Of a worker that drains: connections that have not ended yet; null before it has said so. */
-  readonly remaining?: number | null
-}
-
-export interface Primary {
-  /**
-   * Resolves when every worker has been ready once. Rejects when one ends before that: what it could not do
-   * (bind, read its files), its replacement could not do either; the others are killed and none is replaced.
-   * Stays open when a drain came first.
-   */
-  readonly started: Promise<void>
-  readonly readyCount: number
-  status(): readonly WorkerStatus[]
-  /** The metrics of all processes as one, in the Prometheus text format. Counters never go back when a worker ends. */
-  scrape(): Promise<string>
-  /** To every live worker's `onMessage`. */
-  broadcast(data: unknown): void
-  /** To the `onMessage` of one; nothing happens when it is gone. */
-  tell(workerId: number, data: unknown): void
-  /**
-   * Asks the workers to drain, kills those left a second after the grace period; 0 if all ended well, else 1. The pace
-   * is that of all together.
-   */
-  drain(order: DrainOrder): Promise<number>
-  /**
-   * Replaces the workers one after the other: forks, waits until the new one is ready, then drains the old one. The
-   * first new one that does not become ready ends it, and the old ones go on. What `prepare` says against it does, too.
-   */
-  restart(order: DrainOrder, prepare?: () => Promise<string | null>): Promise<RollResult>
-  /** Why `restart` cannot be called now; null when it can. */
-  mayRestart(): string | null
-  /** The restart that is under way, or how the last one ended; null: there was none. */
-  readonly restarting: RollStatus | null
-  /** Kills the workers now. */
-  kill(): void
-}
+const BACKOFF: Backoff = { firstMs: 100, maxMs: 5_000, stableMs: 5_000 }
 
 interface Member {
   readonly worker: Worker
   readonly slot: number
-  readonly why: ForkReason
   readonly forkedAt: number
   /** Resolves with true when it is ready, with false when it ends before. */
   readonly settled: PromiseWithResolvers<boolean>
@@ -140,15 +67,13 @@ export function runPrimary(options: PrimaryOptions): Primary {
   const readyCount = () => live().filter((member) => member.ready && !member.retiring).length
 
   /** The one place where workers come from. */
-  function fork(slot: number, why: ForkReason): Member {
+  function fork(slot: number): Member {
     clearTimeout(waiting.get(slot))
     waiting.delete(slot)
-    const env = typeof options.env === 'function' ? options.env(why) : options.env
-    const worker = cluster.fork({ ...env, [WORKER_PLACE]: String(slot) })
+    const worker = cluster.fork({ ...options.env, [WORKER_PLACE]: String(slot) })
     const member: Member = {
       worker,
       slot,
-      why,
       forkedAt: performance.now(),
       settled: Promise.withResolvers(),
       gone: Promise.withResolvers(),
@@ -255,7 +180,7 @@ export function runPrimary(options: PrimaryOptions): Primary {
     log.error({ ...facts, delayMs }, 'worker ended; it will be replaced')
     waiting.set(
       member.slot,
-      setTimeout(() => fork(member.slot, 'replacement'), delayMs),
+      setTimeout(() => fork(member.slot), delayMs),
     )
   }
 
@@ -334,7 +259,7 @@ export function runPrimary(options: PrimaryOptions): Primary {
     for (const member of live()) killOne(member)
   }
 
-  for (let slot = 0; slot < options.workers; slot++) fork(slot, 'start')
+  for (let slot = 0; slot < options.workers; slot++) fork(slot)
 
   return {
     started,
@@ -372,7 +297,7 @@ export function runPrimary(options: PrimaryOptions): Primary {
         log,
         over: () => phase !== 'running',
         fork(place) {
-          const member = fork(place, 'restart')
+          const member = fork(place)
           return {
             id: member.worker.id,
             ready: member.settled.promise,

@@ -1,9 +1,10 @@
 import { once } from 'node:events'
 import { Agent, request } from 'node:https'
+import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import mqttPacket, { type IConnectPacket, type Packet } from 'mqtt-packet'
 import { WebSocket } from 'websocket'
-import { witness } from '../support/clients.ts'
+import { brokergate, witness } from '../support/clients.ts'
 import { eventually } from '../support/e2e.ts'
 import { farewellOf, many, publisher } from '../support/fleet.ts'
 import { ca, device as certificate, type Gateway, openGateway } from '../support/gateway.ts'
@@ -163,6 +164,11 @@ for (const workers of [1, 2]) {
       )
       await eventually(() => publishers.every(({ acknowledged }) => acknowledged.size > 20), 'all publish')
       proxy.child.kill('SIGTERM')
+      const lines = await eventually(async () => {
+        const text = await brokergate(['status', '-c', join(gateway.dir, 'brokergate.yaml')])
+        return /, draining$/m.test(text) && (workers === 1 || /draining, \d+ connections left/.test(text)) && text
+      }, 'the status says how far it is')
+      t.log(lines)
       await ended(publishers.map(({ device }) => device))
       t.deepEqual(await proxy.stop('SIGCONT'), { code: 0, signal: null })
       const acknowledged = publishers.flatMap((one) => [...one.acknowledged])

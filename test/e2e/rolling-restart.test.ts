@@ -3,8 +3,11 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import mqtt from 'mqtt'
-import { eventually, knock, openDoor, startMosquitto } from '../support/e2e.ts'
+import { WebSocket } from 'websocket'
+import { call } from '../support/clients.ts'
+import { CONNACK, connectPacket, eventually, knock, openDoor, startMosquitto } from '../support/e2e.ts'
 import { farewellOf, many, publisher } from '../support/fleet.ts'
+import { device, ca as gatewayCa, openGateway } from '../support/gateway.ts'
 import { folderFor, freePort, type RunningProxy, type Teardowns } from '../support/proxy.ts'
 import { rawDevice } from '../support/raw-mqtt.ts'
 
@@ -109,6 +112,56 @@ test.serial(
     t.log(`${restarts} restart of 2 workers under ${count} connects, none refused, none reset`)
   },
 )
+
+test.serial('HTTPS and WebSockets that begin while workers are replaced are served, every one of them', async (t) => {
+  const gateway = await openGateway(t, { workers: 2, drain: '{ grace: 3s }' })
+  const { proxy, ports } = gateway
+  let over = false
+  const failures: string[] = []
+  const round = async (what: string, once: () => Promise<unknown>) => {
+    let count = 0
+    while (!over) {
+      await once().catch((error: unknown) => failures.push(`${what} ${count}: ${String(error)}`))
+      count++
+    }
+    return count
+  }
+  const publish = async () => {
+    const { status } = await call(ports.https, '/topics/restart?qos=1', { certificate: device, body: 'hello' })
+    if (status !== 200) throw new Error(`status ${status}`)
+  }
+  const streams = [
+    ...Array.from({ length: 4 }, () => round('https', publish)),
+    ...Array.from({ length: 2 }, () => round('wss', () => greeted(ports.web))),
+  ]
+  proxy.child.kill('SIGUSR2')
+  await eventually(() => proxy.output().includes('restart of the workers is done'), 'the restart', 60_000)
+  over = true
+  const counts = await Promise.all(streams)
+  t.deepEqual(failures, [])
+  const sum = (from: number, to: number) => counts.slice(from, to).reduce((all, one) => all + one, 0)
+  t.log(`${sum(0, 4)} publishes over HTTPS, ${sum(4, 6)} WebSockets, none refused, none reset`)
+})
+
+/** A WebSocket to its CONNACK. */
+async function greeted(port: number): Promise<void> {
+  const name = 'customwss.test'
+  const options = { ca: gatewayCa.certPem, servername: name, headers: { host: name } }
+  const socket = new WebSocket(`wss://127.0.0.1:${port}/mqtt`, 'mqtt', options)
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.on('open', () => socket.send(connectPacket(`w-${Math.random().toString(36).slice(2)}`)))
+      socket.on('message', (data) => {
+        if ((data as Buffer).equals(CONNACK)) resolve()
+        else reject(new Error(`heard ${(data as Buffer).toString('hex')}`))
+      })
+      socket.on('error', reject)
+      socket.on('close', (code) => reject(new Error(`closed with ${code}`)))
+    })
+  } finally {
+    socket.terminate()
+  }
+}
 
 test.serial(
   'new settings on disk are those of the new workers; broken ones end the restart and the old workers go on',

@@ -128,3 +128,13 @@ test('several listeners of port 0 are several', async (t) => {
   ;(await prepare(at(0), at(0))).commit()
   t.is(doors.bound.length, 2)
 })
+
+test('in a process that drains other settings open nothing any more', async (t) => {
+  const { doors, open, prepare } = rig()
+  const first = await prepare(at(1))
+  first.commit()
+  await doors.close()
+  const change = await prepare(at(1), at(2))
+  change.commit()
+  t.deepEqual([...open.keys()], [])
+})
