@@ -33,7 +33,7 @@ const CONSTANTS: readonly Constant[] = [
     key: 'resumedUs',
     what: 'CPU of one that comes back with a ticket',
     unit: 'µs',
-    from: { question: 'resumption', case: 'TLS 1.3 tickets', figure: 'cpuUs' },
+    from: { question: 'resumption', case: 'TLS 1.3 tickets, certificates of a CA', figure: 'cpuUs' },
   },
   {
     key: 'messageUs',

@@ -7,11 +7,18 @@ export const bench: Bench = {
   about:
     'As «handshake», but each device resumes its TLS 1.3 session with the ticket that it was given last. Every handshake that is counted was a resumed one.',
   figures: CONNECT_FIGURES,
-  run: (context) =>
-    compareConnects(context, {
-      case: 'TLS 1.3 tickets',
+  async run(context) {
+    await compareConnects(context, {
+      case: 'TLS 1.3 tickets, certificates of a CA',
       setup: { resumption: true },
       sinkOnly: false,
       resumed: true,
-    }),
+    })
+    await compareConnects(context, {
+      case: 'TLS 1.3 tickets, registered devices',
+      setup: { resumption: true, trust: 'registry' },
+      sinkOnly: false,
+      resumed: true,
+    })
+  },
 }

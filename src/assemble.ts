@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { AuthMethod } from './auth/authenticator.ts'
 import type { Authorizers } from './auth/authorizers.ts'
 import type { Backend } from './backend/backend.ts'
+import type { DrainedServers } from './backend/drained.ts'
 import type { Publisher } from './backend/publisher.ts'
 import type { DomainSettings, Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
@@ -59,6 +60,8 @@ export interface AssembleOptions {
   readonly metrics: Metrics
   /** Unix socket of the embedded broker; needed where a backend is `embedded`. */
   readonly embeddedPath: string
+  /** Servers of backends that get no new connections; absent: all do. */
+  readonly drained?: DrainedServers
   /** What keys of session tickets are made of; absent: no sessions are resumed. */
   readonly ticketSecret?: TicketSecret
   /** Told of reloads. */
@@ -98,7 +101,11 @@ async function parts(settings: Settings, options: AssembleOptions, lease: Lease)
   const registries = openRegistries(settings, { metrics, log, read, lease }, issues, warnings)
   if (registries === null) return { kind: 'refused', issues }
   const domains = domainsOf(settings, options, read, issues)
-  const upstreams = await makeUpstreams(settings, { metrics, embeddedPath, log, read, lease }, issues)
+  const upstreams = await makeUpstreams(
+    settings,
+    { metrics, embeddedPath, drained: options.drained ?? null, log, read, lease },
+    issues,
+  )
   // With its circuit breakers, keys and answers for as long as the process: an entry that has changed is another one.
   const authorizers = lease.use<Authorizers>('authorizers', { key: [], close: (all) => all.close() }, () =>
     AUTHORIZERS.create({ metrics }),

@@ -1,8 +1,8 @@
 import type { X509Certificate } from 'node:crypto'
-import type { Socket } from 'node:net'
 import type { Authenticated } from './auth/authenticator.ts'
 import type { FailureCode } from './errors.ts'
 import type { ClientHello } from './listener/client-hello.ts'
+import type { Visit } from './listener/lane.ts'
 import type { Permit } from './policy/permit.ts'
 import type { ByteStream } from './relay.ts'
 import type { Admission, Protocol } from './tls/admission.ts'
@@ -19,11 +19,29 @@ export interface Origin {
   readonly remotePort: number
   /** `performance.now()` at accept, in milliseconds. */
   readonly acceptedAt: number
+  /** What the governor knows of it. */
+  readonly visit?: Visit | undefined
+}
+
+/** What the stages before TLS need of a socket; one of `node:net` is one. */
+export interface AcceptedSocket extends ByteStream {
+  readonly remoteAddress?: string | undefined
+  readonly remotePort?: number | undefined
+  /** All that was written is out, and our side is closed. */
+  readonly writableFinished: boolean
+  /** Bytes that were looked at, to be read once more; only while it is paused. */
+  unshift(chunk: Buffer): unknown
+  /** What has come and is not read; null when there is nothing. Only while it is paused. */
+  read(): unknown
+  listeners(event: 'close'): unknown[]
+  on(event: 'data', listener: (chunk: Buffer) => void): unknown
+  on(event: 'drain' | 'end' | 'close' | 'error', listener: () => void): unknown
+  once(event: 'end' | 'close' | 'finish', listener: () => void): unknown
 }
 
 /** Stage 1. A socket, nothing believed yet. */
 export interface AcceptedConnection extends Origin {
-  readonly socket: Socket
+  readonly socket: AcceptedSocket
 }
 
 /** Stage 2. TLS is up; the admissions left are the ones the ClientHello allows. */
@@ -78,7 +96,7 @@ export type CloseReason = 'downstream' | 'upstream' | 'probe' | FailureCode
 
 /** What every log line and metric of one connection needs; filled in as the stages pass. */
 export interface Trace {
-  stage: 'accept' | 'hello' | 'handshake' | 'authenticate' | 'request' | 'connect' | 'open' | 'relay'
+  stage: 'accept' | 'hello' | 'queue' | 'handshake' | 'authenticate' | 'request' | 'connect' | 'open' | 'relay'
   mode: string | null
   protocol: Protocol | null
   serverName: string | null

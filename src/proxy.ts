@@ -1,6 +1,6 @@
-import type { Socket } from 'node:net'
 import type {
   AcceptedConnection,
+  AcceptedSocket,
   CloseReason,
   Origin,
   ProtocolHandler,
@@ -9,7 +9,9 @@ import type {
 } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { asProxyError, ProxyError, reasonOf } from './errors.ts'
+import type { Governor, Visit } from './listener/governor.ts'
 import { type Greeting, greet, type ListenerOptions } from './listener/listener.ts'
+import type { Penalties } from './listener/penalties.ts'
 import { type Admission, admit, wantsCertificate } from './tls/admission.ts'
 import { sendAlert } from './tls/alert.ts'
 import type { Domain, Domains } from './tls/domains.ts'
@@ -27,6 +29,8 @@ export interface Served {
 export interface Parts {
   readonly metrics: Metrics
   readonly refusedResumptions: Pick<RefusedResumptions, 'has'>
+  readonly governor: Governor
+  readonly penalties: Pick<Penalties, 'check' | 'refused'>
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
   /** The generation in force, held until it is left. */
@@ -37,13 +41,18 @@ export interface Parts {
 
 /** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
 export function createServe(parts: Parts) {
-  return async function serve(socket: Socket, listener: ListenerOptions): Promise<CloseReason> {
+  return function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
     const accepted = accept(socket, listener)
-    const life: Life = { connection: accepted, trace: newTrace(), leave: () => {} }
-    const result = await pass(parts, life, accepted, listener).catch(asProxyError)
-    const reason = end(parts, life.connection, life.trace, result)
-    life.leave()
-    return reason
+    const life: Life = { connection: accepted, trace: newTrace(), visit: null, leave: () => {} }
+    // No `await`: its frame would keep what is only needed to begin with for as long as the session lives.
+    return pass(parts, life, accepted, listener)
+      .catch(asProxyError)
+      .then((result) => {
+        depart(parts, life, result)
+        const reason = end(parts, life.connection, life.trace, result)
+        life.leave()
+        return reason
+      })
   }
 }
 
@@ -51,7 +60,19 @@ export function createServe(parts: Parts) {
 interface Life {
   connection: AcceptedConnection | SecuredConnection
   readonly trace: Trace
+  /** Null until it is known from where it comes. */
+  visit: Visit | null
+  /** Lets go of the generation that serves it. */
   leave: () => void
+}
+
+/** Its place is free from here, and what became of it is remembered. */
+function depart({ governor, penalties }: Parts, { visit, connection }: Life, result: CloseReason | ProxyError): void {
+  if (visit === null) return
+  if (result instanceof ProxyError && 'domain' in connection) {
+    penalties.refused(connection.domain.name, visit.place, result.code)
+  }
+  governor.leave(visit)
 }
 
 async function pass(
@@ -63,12 +84,15 @@ async function pass(
   const { trace } = life
   const greeting = await greet(accepted.socket, listener)
   if (greeting.kind === 'probe') return 'probe'
-  const connection = behind(accepted, greeting)
+  const origin = behind(accepted, greeting)
+  const visit = parts.governor.arrive(origin.remoteAddress)
+  life.visit = visit
+  const connection = { ...origin, visit }
   life.connection = connection
   const { generation, leave } = parts.enter()
   life.leave = leave
   const admitted = admission(parts, generation, connection, greeting, trace)
-  const secured = await secure(parts, generation, connection, admitted, trace)
+  const secured = await secure(parts, generation, connection, visit, admitted, trace)
   // The accepted socket has done its work, and with it goes what it holds.
   life.connection = secured
   const handler = generation.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
@@ -78,7 +102,7 @@ async function pass(
 let count = 0
 const PROCESS = (process.pid % 0x10000).toString(36)
 
-function accept(socket: Socket, listener: ListenerOptions): AcceptedConnection {
+function accept(socket: AcceptedSocket, listener: ListenerOptions): AcceptedConnection {
   return {
     id: `${PROCESS}-${(count++).toString(36)}`,
     socket,
@@ -135,15 +159,28 @@ async function secure(
   parts: Parts,
   generation: Served,
   connection: AcceptedConnection,
+  visit: Visit,
   admitted: Admitted,
   trace: Trace,
 ): Promise<SecuredConnection> {
   const { hello, domain, rows, alpn } = admitted
+  const { governor } = parts
+  trace.stage = 'queue'
+  parts.penalties.check(domain.name, visit.place)
+  const full = parts.refusedResumptions.has(connection.remoteAddress)
+  const turn = governor.enter({
+    visit,
+    kind: hello.offersSession && domain.resumes && !full ? 'resumed' : 'full',
+    tenant: domain.name,
+    socket: connection.socket,
+    deadline: connection.acceptedAt + domain.handshakeTimeoutMs,
+  })
+  if (turn !== null) await turn
   trace.stage = 'handshake'
   const requestCert = wantsCertificate(rows)
   const started = performance.now()
   const { tls, version, resumed, peer } = await handshake(connection.socket, {
-    context: domain.context(requestCert, parts.refusedResumptions.has(connection.remoteAddress)),
+    context: domain.context(requestCert, full),
     requestCert,
     alpn,
     // HTTP is read by node:http, which needs a socket of Node's.
@@ -154,10 +191,11 @@ async function secure(
   const securedAt = performance.now()
   parts.metrics.handshake('ok', version, (securedAt - started) / 1_000)
   if (resumed) parts.metrics.resumed(version)
+  governor.secured(visit, resumed)
   trace.handshakeMs = securedAt - connection.acceptedAt
   trace.tlsVersion = version
   const { id, port, remoteAddress, remotePort, acceptedAt } = connection
-  const origin = { id, port, remoteAddress, remotePort, acceptedAt }
+  const origin = { id, port, remoteAddress, remotePort, acceptedAt, visit }
   return { ...origin, tls, hello, domain, admissions: rows, peer, resumed, securedAt }
 }
 
@@ -174,8 +212,10 @@ function end(
   const error = result instanceof ProxyError ? result : null
   const reason = result instanceof ProxyError ? result.code : result
   const stream = 'tls' in connection ? connection.tls : connection.socket
-  if (trace.stage === 'hello' && 'socket' in connection) {
-    parts.metrics.hello(reason === 'probe' ? 'probe' : error === null ? 'ok' : reasonOf(error.code))
+  if ((trace.stage === 'hello' || trace.stage === 'queue') && 'socket' in connection) {
+    if (trace.stage === 'hello') {
+      parts.metrics.hello(reason === 'probe' ? 'probe' : error === null ? 'ok' : reasonOf(error.code))
+    }
     void sendAlert(connection.socket, error?.failure.alert ?? null)
   } else {
     if (error !== null && trace.stage === 'handshake') parts.metrics.handshake(reasonOf(error.code), 'none', 0)

@@ -9,6 +9,8 @@ export interface ByteStream {
   readonly destroyed?: boolean
   /** True once `end` has been emitted: a socket does so even while paused. */
   readonly readableEnded?: boolean
+  /** Of a WebSocket: what `end` tells the peer, 1000, or 1001 when this process goes away (RFC 6455 §7.4.1). */
+  closeCode?: 1000 | 1001
   /** False past the high-water mark: read no more from the other side until `drain`. */
   write(chunk: Uint8Array): boolean
   pause(): unknown
@@ -19,6 +21,27 @@ export interface ByteStream {
   on(event: 'drain' | 'end' | 'close', listener: () => void): unknown
   off(event: 'data', listener: (chunk: Buffer) => void): unknown
   off(event: 'drain' | 'end' | 'close', listener: () => void): unknown
+  /** As `on` for every event at once, without a function for each: of streams that can. */
+  attach?(listener: StreamListener): void
+}
+
+/** Whoever takes all that a stream tells. */
+export interface StreamListener {
+  onData(chunk: Buffer): void
+  onDrain(): void
+  onEnd(): void
+  onClose(): void
+}
+
+function listen(stream: ByteStream, listener: StreamListener): void {
+  if (stream.attach !== undefined) {
+    stream.attach(listener)
+    return
+  }
+  stream.on('data', (chunk) => listener.onData(chunk))
+  stream.on('drain', () => listener.onDrain())
+  stream.on('end', () => listener.onEnd())
+  stream.on('close', () => listener.onClose())
 }
 
 /** One direction's way on, in the hands of its inspector. */
@@ -38,6 +61,8 @@ export interface Inspector {
   inspect(chunk: Buffer): void
   /** Reading from this side stops, and goes on again. */
   held(paused: boolean): void
+  /** The other side takes no more of this direction, and has taken everything again. */
+  full?(on: boolean): void
 }
 
 export type Side = 'downstream' | 'upstream'
@@ -65,119 +90,124 @@ export interface RelayOptions {
 
 /** How long written bytes may take to leave after our own close, in milliseconds. */
 const LINGER_MS = 2_000
+/** What a device may still send after our last word before it is cut off, in bytes: about what was under way. */
+const MAX_THROWN_AWAY = 262_144
+
+/**
+ * What still comes from a device that has heard our last word is thrown away. Left unread it would turn our close into a
+ * reset, and that would take the last word from the device's hands (RFC 9293 §3.10.4; RFC 1122 §4.2.2.13). Who goes on
+ * and on is not read for as long as the close takes, but cut off.
+ */
+export function throwAway(device: ByteStream): void {
+  let bytes = 0
+  device.on('data', (chunk) => {
+    bytes += chunk.length
+    if (bytes > MAX_THROWN_AWAY && device.destroyed !== true) device.destroy()
+  })
+  device.resume()
+}
 
 export function relay(device: ByteStream, upstream: ByteStream, options: RelayOptions): Relay {
-  let first: Side | null | undefined
-  let open = 2
-  let deviceEnded = false
-  let upstreamEnded = false
-  let deviceClosed = false
-  let upstreamClosed = false
-  let closing = false
-  let timer: NodeJS.Timeout | null = null
-  let resolve: (side: Side | null) => void
-  const done = new Promise<Side | null>((settle) => {
-    resolve = settle
-  })
+  return new Relayed(device, upstream, options)
+}
+
+/** No closures: an idle session holds nothing but this, its two ends and a promise. */
+class Relayed implements Relay {
+  readonly done: Promise<Side | null>
+  readonly #settle: (side: Side | null) => void
+  readonly #options: RelayOptions
+  readonly #device: End
+  readonly #upstream: End
+  #first: Side | null | undefined
+  #closing = false
+  #timer: NodeJS.Timeout | null = null
+
+  constructor(device: ByteStream, upstream: ByteStream, options: RelayOptions) {
+    const { promise, resolve } = Promise.withResolvers<Side | null>()
+    this.done = promise
+    this.#settle = resolve
+    this.#options = options
+    this.#device = new End(this, device, options.inbound)
+    this.#upstream = new End(this, upstream, options.outbound)
+    this.#device.start(this.#upstream)
+    this.#upstream.start(this.#device)
+    // Either may have ended before we listened: a broker was looked for, and the device did not wait.
+    // Not at once, because what came with CONNECT is still to be written.
+    queueMicrotask(() => {
+      this.#device.look()
+      this.#upstream.look()
+    })
+  }
+
+  close(last: Buffer | null): void {
+    if (this.#closing) return
+    this.#closing = true
+    if (this.#first === undefined) this.#first = null
+    this.#device.end(last)
+    this.#upstream.end(null)
+    this.#within(LINGER_MS)
+    this.#device.throwAway()
+    this.#upstream.stream.resume()
+  }
+
+  /** Half-close: a device may finish sending and still wait for its last messages, but not for ever. */
+  ended(end: End): void {
+    if (end === this.#device) {
+      this.#isFirst('downstream')
+      this.#upstream.end(null)
+    } else this.#endDevice()
+    if (!this.#closing) this.#within(this.#options.halfCloseMs)
+  }
+
+  closed(end: End): void {
+    if (end === this.#device) this.#deviceClosed()
+    else {
+      this.#upstream.ended = true
+      this.#endDevice()
+      // What the device has not taken yet still goes out; its silence does not hold us.
+      this.#device.stream.resume()
+      if (!this.#closing) this.#within(LINGER_MS)
+    }
+    if (!this.#device.isClosed || !this.#upstream.isClosed) return
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#settle(this.#first ?? null)
+  }
+
+  /**
+   * A reset: the broker must see the loss at once, because it owes the world a will. After an end in good order it must not:
+   * what the device said last, its DISCONNECT, may still be on the way.
+   */
+  #deviceClosed(): void {
+    const upstream = this.#upstream
+    this.#isFirst('downstream')
+    this.#device.ended = true
+    if (upstream.ended || this.#options.deviceLeft?.() === true) {
+      upstream.end(null)
+      upstream.stream.resume()
+      if (!this.#closing) this.#within(LINGER_MS)
+    } else {
+      upstream.ended = true
+      upstream.stream.destroy()
+    }
+  }
+
+  #endDevice(): void {
+    this.#device.end(this.#isFirst('upstream') ? this.#options.upstreamLost() : null)
+  }
+
+  #isFirst(side: Side): boolean {
+    if (this.#first !== undefined) return false
+    this.#first = side
+    return true
+  }
 
   /** Both sides are gone by then, whatever the peers do. */
-  const within = (ms: number) => {
-    if (timer !== null) clearTimeout(timer)
-    timer = setTimeout(() => {
-      device.destroy()
-      upstream.destroy()
+  #within(ms: number): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => {
+      this.#device.stream.destroy()
+      this.#upstream.stream.destroy()
     }, ms)
-  }
-  const endDevice = (last: Buffer | null) => {
-    if (deviceEnded) return
-    deviceEnded = true
-    if (last !== null) device.write(last)
-    device.end()
-  }
-  const endUpstream = () => {
-    if (upstreamEnded) return
-    upstreamEnded = true
-    upstream.end()
-  }
-  const closed = () => {
-    if (--open > 0) return
-    if (timer !== null) clearTimeout(timer)
-    resolve(first ?? null)
-  }
-
-  const inbound = new Pump(device, upstream, options.inbound, () => upstreamEnded)
-  const outbound = new Pump(upstream, device, options.outbound, () => deviceEnded)
-  inbound.start(outbound)
-  outbound.start(inbound)
-
-  // Half-close: a device may finish sending and still wait for its last messages, but not for ever.
-  const onDeviceEnd = () => {
-    if (first === undefined) first = 'downstream'
-    endUpstream()
-    if (!closing) within(options.halfCloseMs)
-  }
-  const onUpstreamEnd = () => {
-    const lost = first === undefined
-    if (lost) first = 'upstream'
-    endDevice(lost ? options.upstreamLost() : null)
-    if (!closing) within(options.halfCloseMs)
-  }
-  // A reset: the broker must see the loss at once, because it owes the world a will. After an end in good order it
-  // must not: what the device said last, its DISCONNECT, may still be on the way.
-  const onDeviceClose = () => {
-    if (deviceClosed) return
-    deviceClosed = true
-    if (first === undefined) first = 'downstream'
-    deviceEnded = true
-    if (upstreamEnded || options.deviceLeft?.() === true) {
-      endUpstream()
-      upstream.resume()
-      if (!closing) within(LINGER_MS)
-    } else {
-      upstreamEnded = true
-      upstream.destroy()
-    }
-    closed()
-  }
-  const onUpstreamClose = () => {
-    if (upstreamClosed) return
-    upstreamClosed = true
-    const lost = first === undefined
-    if (lost) first = 'upstream'
-    upstreamEnded = true
-    endDevice(lost ? options.upstreamLost() : null)
-    // What the device has not taken yet still goes out; its silence does not hold us.
-    device.resume()
-    if (!closing) within(LINGER_MS)
-    closed()
-  }
-  device.on('end', onDeviceEnd)
-  upstream.on('end', onUpstreamEnd)
-  device.on('close', onDeviceClose)
-  upstream.on('close', onUpstreamClose)
-  // Either may have ended before we listened: a broker was looked for, and the device did not wait.
-  // Not at once, because what came with CONNECT is still to be written.
-  queueMicrotask(() => {
-    if (device.destroyed === true) onDeviceClose()
-    else if (device.readableEnded === true) onDeviceEnd()
-    if (upstream.destroyed === true) onUpstreamClose()
-    else if (upstream.readableEnded === true) onUpstreamEnd()
-  })
-
-  return {
-    done,
-    close(last) {
-      if (closing) return
-      closing = true
-      if (first === undefined) first = null
-      endDevice(last)
-      endUpstream()
-      within(LINGER_MS)
-      // What still comes in is thrown away. Left unread it would turn our close into a reset, and that would take
-      // our last word from the device's hands (RFC 9293 §3.10.4; RFC 1122 §4.2.2.13).
-      device.resume()
-      upstream.resume()
-    },
   }
 }
 
@@ -188,66 +218,111 @@ const UNHEARD = 2
 /** The inspector wants it so. */
 const ASKED = 4
 
-/** One direction. The chunk that arrives is the chunk that leaves. */
-class Pump implements Way {
-  readonly #from: ByteStream
-  readonly #to: ByteStream
+/** One peer, and the direction that begins at it. The chunk that arrives is the chunk that leaves. */
+class End implements StreamListener, Way {
+  readonly stream: ByteStream
+  /** Nothing more is written to it. */
+  ended = false
+  isClosed = false
+  readonly #relay: Relayed
   readonly #inspector: Inspector
-  readonly #ended: () => boolean
-  #opposite: Pump | null = null
+  #other!: End
   #holds = 0
+  /** Bytes since our last word; below 0 before it. */
+  #thrownAway = -1
 
-  constructor(from: ByteStream, to: ByteStream, inspector: Inspector, ended: () => boolean) {
-    this.#from = from
-    this.#to = to
+  constructor(owner: Relayed, stream: ByteStream, inspector: Inspector) {
+    this.#relay = owner
+    this.stream = stream
     this.#inspector = inspector
-    this.#ended = ended
   }
 
-  start(opposite: Pump): void {
-    this.#opposite = opposite
+  start(other: End): void {
+    this.#other = other
     this.#inspector.attached(this)
-    this.#from.on('data', (chunk: Buffer) => {
-      if (!this.#ended()) this.#inspector.inspect(chunk)
-    })
-    this.#to.on('drain', () => {
-      this.#release(FULL)
-      opposite.#release(UNHEARD)
-    })
+    listen(this.stream, this)
+  }
+
+  /** As the function of this name, where this is the one that is told what comes. */
+  throwAway(): void {
+    this.#thrownAway = 0
+    this.stream.resume()
+  }
+
+  look(): void {
+    if (this.stream.destroyed === true) this.onClose()
+    else if (this.stream.readableEnded === true) this.onEnd()
+  }
+
+  end(last: Buffer | null): void {
+    if (this.ended) return
+    this.ended = true
+    if (last !== null) this.stream.write(last)
+    this.stream.end()
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.#other.ended) this.#drop(chunk)
+    else this.#inspector.inspect(chunk)
+  }
+
+  onDrain(): void {
+    this.#other.#release(FULL)
+    this.#release(UNHEARD)
+  }
+
+  onEnd(): void {
+    this.#relay.ended(this)
+  }
+
+  onClose(): void {
+    if (this.isClosed) return
+    this.isClosed = true
+    this.#relay.closed(this)
   }
 
   pass(chunk: Uint8Array): void {
-    if (this.#ended()) return
-    // `false` means `to` is past its high-water mark. Reading on would move a slow reader's backlog
+    const other = this.#other
+    if (other.ended) return
+    // `false` means `other` is past its high-water mark. Reading on would move a slow reader's backlog
     // into our heap, so the slowness is passed back instead: TCP tells the sender to wait.
-    if (!this.#to.write(chunk)) this.#hold(FULL)
+    if (!other.stream.write(chunk)) this.#hold(FULL)
   }
 
   say(chunk: Uint8Array): void {
-    if (this.#ended() || this.#to.write(chunk)) return
+    const other = this.#other
+    if (other.ended || other.stream.write(chunk)) return
     this.#hold(FULL)
     // It asks and does not listen: asking more would only fill our heap with answers.
-    if (this.#opposite !== null) this.#opposite.#hold(UNHEARD)
+    other.#hold(UNHEARD)
   }
 
   hold(on: boolean): void {
     if (!on) this.#release(ASKED)
-    else if (!this.#ended()) this.#hold(ASKED)
+    else if (!this.#other.ended) this.#hold(ASKED)
+  }
+
+  #drop(chunk: Buffer): void {
+    if (this.#thrownAway < 0) return
+    this.#thrownAway += chunk.length
+    if (this.#thrownAway > MAX_THROWN_AWAY && this.stream.destroyed !== true) this.stream.destroy()
   }
 
   #hold(reason: number): void {
     const before = this.#holds
     this.#holds |= reason
+    if (reason === FULL && (before & FULL) === 0) this.#inspector.full?.(true)
     if (before !== 0) return
-    this.#from.pause()
+    this.stream.pause()
     this.#inspector.held(true)
   }
 
   #release(reason: number): void {
     if ((this.#holds & reason) === 0) return
     this.#holds &= ~reason
+    if (reason === FULL) this.#inspector.full?.(false)
     if (this.#holds !== 0) return
     this.#inspector.held(false)
-    this.#from.resume()
+    this.stream.resume()
   }
 }

@@ -1,21 +1,29 @@
 import { type AssembleOptions, assemble, type Generation, servedFor } from './assemble.ts'
 import { identifier } from './auth/identify.ts'
+import { remembering } from './auth/remembered.ts'
+import type { DrainedServers } from './backend/drained.ts'
 import type { Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
+import type { Leaving } from './control/farewell.ts'
 import type { Metrics } from './control/metrics.ts'
 import { ProxyError } from './errors.ts'
 import { Generations } from './generation/generations.ts'
 import type { Material } from './generation/material.ts'
 import { type Host, type Service, serviceOf } from './generation/service.ts'
 import { SharedParts } from './generation/shared.ts'
+import type { Closable } from './https/conversation.ts'
 import { createForwarder } from './https/forward.ts'
 import type { FrontParts } from './https/parts.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Doors, type DoorsChange } from './listener/doors.ts'
+import { Governor } from './listener/governor.ts'
 import { Acceptor, type Capacity, type Listener, type ListenerOptions } from './listener/listener.ts'
+import { Penalties } from './listener/penalties.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
-import { type DeniedAction, type LiveSession, mqttHandler } from './mqtt/session.ts'
+import { Seats } from './mqtt/seats.ts'
+import { type DeniedAction, type LiveSession, mqttHandler, type Parting } from './mqtt/session.ts'
+import { shields } from './mqtt/shield.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
@@ -29,6 +37,8 @@ export interface StartOptions {
   /** Told of every thing in the settings that works but should not stay so. */
   readonly warn: (text: string) => void
   readonly embeddedPath: string
+  /** Servers of backends that get no new connections; absent: all do. */
+  readonly drained?: DrainedServers
   readonly capacity: Capacity
   /** Told of reloads. */
   readonly log: RegistryLog
@@ -44,6 +54,8 @@ export interface StartOptions {
   readonly denied: (told: DeniedAction) => void
   /** Who has which client id, among all processes. */
   readonly store: Store
+  /** How short this process is of time, memory or descriptors; absent: it never is. */
+  readonly shedding?: () => Shedding
   /** What keys of session tickets are made of, in all processes. */
   readonly ticketSecret: TicketSecret
   /** Told of the generations that live, the oldest first, whenever that changes. */
@@ -60,6 +72,12 @@ export interface Prepared {
   abort(): Promise<void>
 }
 
+/** What there is too little of, and what follows from it. */
+export interface Shedding {
+  /** 1: only few full handshakes; 2: nothing new at all. */
+  readonly stage: 0 | 1 | 2
+}
+
 /** A proxy that accepts, in this process. */
 export interface Running {
   readonly listeners: readonly Pick<Listener, 'host' | 'port'>[]
@@ -73,17 +91,23 @@ export interface Running {
   readOverlay(registry: string): void
   /** Makes the next generation, with all that can go wrong; issues say why there is none. Nothing has changed yet. */
   prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }>
+  /** The answer of `shedding` has changed. */
+  shed(): void
+  /** Closes the listeners. Who is on the way in may still come in; HTTP connections end with their running request. */
   stopAccepting(): Promise<void>
-  /** Ends the sessions evenly over the grace period, each with its farewell; resolves when none is left, or after it. */
-  endSessions(graceMs: number): Promise<void>
+  /** From now on this is the answer to CONNECT. */
+  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void
+  /** Whoever is on the way in stops there. */
+  stopEntering(): void
+  /** Everybody who has to be told to go. */
+  leaving(): Iterable<Leaving>
+  /** Ends what is left. */
+  close(): Promise<void>
 }
 
 export type Started =
   | { readonly kind: 'running'; readonly running: Running }
   | { readonly kind: 'refused'; readonly issues: readonly string[] }
-
-/** Share of the grace period in which sessions are told to go; the rest is for their last bytes. */
-const FAREWELL_SHARE = 0.8
 
 /** Settings → parts → listeners. */
 export async function start(material: Material, options: StartOptions): Promise<Started> {
@@ -96,30 +120,56 @@ class Program implements Running {
   readonly #options: StartOptions
   readonly #shared = new SharedParts()
   readonly #closing = new AbortController()
+  readonly #draining = new AbortController()
+  readonly #forwarded = new WeakMap<Closable, Leaving>()
   readonly #acceptor: Acceptor
   readonly #doors: Doors
   readonly #host: Host
+  readonly #governor: Governor
+  readonly #penalties: Penalties
   /** Whose a domain is. */
   readonly #owners = new WeakMap<Domain, Service>()
   #generations: Generations<Service> | null = null
   #unwatch = () => {}
 
   static async begin(material: Material, options: StartOptions): Promise<Program | readonly string[]> {
-    const program = new Program(options, await createForwarder())
+    const program = new Program(material.settings, options, await createForwarder())
     const prepared = await program.prepare(material)
     if ('issues' in prepared) return prepared.issues
     prepared.commit()
     return program
   }
 
-  private constructor(options: StartOptions, forwarder: Host['forwarder']) {
+  private constructor(settings: Settings, options: StartOptions, forwarder: Host['forwarder']) {
     this.#options = options
     const { metrics } = options
+    const counters = metrics.admission
     const refusedResumptions = new RefusedResumptions()
-    const identify = identifier({
+    const governor = new Governor({ settings: settings.governor, counters, waited: metrics.handshakeWaited })
+    const penalties = new Penalties({ settings: settings.governor.refusals, counters })
+    this.#governor = governor
+    this.#penalties = penalties
+    const identify = remembering(
+      identifier({
+        metrics,
+        refusedResumptions,
+        authenticatorFor: ({ domain }, method) => this.#ownerOf(domain).generation.authenticator(domain.name, method),
+      }),
+      {
+        recall: (domain, fingerprint) => penalties.recall(domain, fingerprint),
+        remember: (domain, fingerprint, code) => penalties.remember(domain, fingerprint, code),
+        accepted({ domain, visit }) {
+          if (visit === undefined) return
+          governor.prove(visit)
+          penalties.accepted(domain.name, visit.place)
+        },
+      },
       metrics,
-      refusedResumptions,
-      authenticatorFor: ({ domain }, method) => this.#ownerOf(domain).generation.authenticator(domain.name, method),
+    )
+    const seats = new Seats({
+      limitsFor: (domain) => this.#inForce.current.seatsOf(domain),
+      overloaded: () => this.#stage === 2,
+      counters,
     })
     const mqtt = mqttHandler({
       metrics,
@@ -127,18 +177,31 @@ class Program implements Running {
       lifetimes: new Lifetimes(),
       store: options.store,
       identify,
+      seats,
       limitsFor: (domain) => this.#ownerOf(domain).sessionLimits,
       rulesFor: (domain) => this.#ownerOf(domain).rulesFor(domain),
       rulesInForce: (connection) => this.#rulesInForce(connection),
       backendFor: (domain) => this.#ownerOf(domain).generation.backend(domain.backend),
+      shieldFor: shields({ metrics, closing: this.#closing.signal, log: options.log }),
       denied: options.denied,
       tellFor: (domain) => this.#ownerOf(domain).tell,
     })
     const { answered, denied } = options
-    this.#host = { metrics, mqtt, identify, forwarder, answered, denied }
+    this.#host = {
+      metrics,
+      mqtt,
+      identify,
+      forwarder,
+      answered,
+      denied,
+      room: ({ name }) => seats.check(name),
+      draining: this.#draining.signal,
+    }
     const serve = createServe({
       metrics,
       refusedResumptions,
+      governor,
+      penalties,
       closing: this.#closing.signal,
       enter: () => this.#inForce.enter(),
       ended: options.ended,
@@ -170,7 +233,7 @@ class Program implements Running {
 
   async prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }> {
     const { number, settings, files } = material
-    const { metrics, embeddedPath, log, registrar, registered, ticketSecret } = this.#options
+    const { metrics, embeddedPath, drained, log, registrar, registered, ticketSecret } = this.#options
     const assembling: AssembleOptions = {
       number,
       metrics,
@@ -179,6 +242,7 @@ class Program implements Running {
       registrar,
       registered,
       ticketSecret,
+      ...(drained !== undefined && { drained }),
       read: (file) => contentsOf(files, file),
       shared: this.#shared,
       inForce: () => this.#generations?.current.generation ?? null,
@@ -187,7 +251,7 @@ class Program implements Running {
     if (assembled.kind === 'refused') return { issues: assembled.issues }
     const { generation } = assembled
     try {
-      const doors = await this.#doors.prepare(settings.listeners.map(listenerOptions))
+      const doors = await this.#doors.prepare(settings.listeners.map((listener) => listenerOptions(listener, settings)))
       if (typeof doors === 'string') {
         await generation.close()
         return { issues: [doors] }
@@ -209,22 +273,57 @@ class Program implements Running {
     }
   }
 
+  shed(): void {
+    this.#governor.trickle(this.#stage === 0 ? null : this.#inForce.current.generation.settings.shedding.fullPerSecond)
+    this.#acceptor.look()
+  }
+
   async stopAccepting(): Promise<void> {
     this.#acceptor.stop()
     await this.#doors.close()
-    this.#closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
+    this.#draining.abort()
   }
 
-  async endSessions(graceMs: number): Promise<void> {
-    const until = performance.now() + graceMs
-    const forwarded = Array.from(this.#inForce.all, ({ https }) => [...https.live]).flat()
-    const sessions = [...this.#host.mqtt.live, ...forwarded]
-    const paceMs = (graceMs * FAREWELL_SHARE) / Math.max(1, sessions.length)
-    const timers = sessions.map((session, index) => setTimeout(() => session.close('ERR_DRAINING'), index * paceMs))
-    while (this.#acceptor.live > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
-    for (const timer of timers) clearTimeout(timer)
+  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void {
+    this.#host.mqtt.turnAway(parting)
+  }
+
+  stopEntering(): void {
+    const draining = new ProxyError('ERR_DRAINING', 'this process is shutting down')
+    this.#governor.stop(draining)
+    this.#closing.abort(draining)
+  }
+
+  leaving(): readonly Leaving[] {
+    const forwarded = Array.from(this.#inForce.all, ({ https }) =>
+      Array.from(https.live, (one) => this.#leavingOf(one, https.live)),
+    )
+    return [...this.#host.mqtt.live, ...forwarded.flat()]
+  }
+
+  async close(): Promise<void> {
     this.#unwatch()
     await this.#inForce.close()
+  }
+
+  get #stage(): Shedding['stage'] {
+    return this.#options.shedding?.().stage ?? 0
+  }
+
+  /** A WebSocket of others, of which nothing is known but that it is open; the same one every time. */
+  #leavingOf(forwarded: Closable, live: ReadonlySet<Closable>): Leaving {
+    const known = this.#forwarded.get(forwarded)
+    if (known !== undefined) return known
+    const leaving: Leaving = {
+      silence: 0,
+      owed: 0,
+      get gone() {
+        return !live.has(forwarded)
+      },
+      leave: ({ code }) => forwarded.close(code),
+    }
+    this.#forwarded.set(forwarded, leaving)
+    return leaving
   }
 
   get #inForce(): Generations<Service> {
@@ -251,6 +350,7 @@ class Program implements Running {
     for (const domain of generation.domains.all) this.#owners.set(domain, service)
     for (const warning of generation.warnings) warn(warning)
     const judge = () => {
+      this.#penalties.clear()
       this.#host.mqtt.rejudge().catch((error: unknown) => {
         log.error({ error }, 'live sessions could not be judged again')
       })
@@ -262,6 +362,10 @@ class Program implements Running {
       this.#generations = new Generations(service, { changed, failed })
     } else {
       this.#generations.replace(service)
+      const { governor } = generation.settings
+      this.#governor.configure(governor)
+      this.#penalties.configure(governor.refusals)
+      this.shed()
       judge()
     }
     doors.commit()
@@ -274,7 +378,10 @@ function contentsOf(files: Material['files'], file: string): string {
   return contents
 }
 
-function listenerOptions({ bind, as, proxyProtocol, helloTimeout }: Settings['listeners'][number]): ListenerOptions {
+function listenerOptions(
+  { bind, as, proxyProtocol, helloTimeout }: Settings['listeners'][number],
+  { transport }: Pick<Settings, 'transport'>,
+): ListenerOptions {
   return {
     host: bind.host,
     port: bind.port,
@@ -284,5 +391,7 @@ function listenerOptions({ bind, as, proxyProtocol, helloTimeout }: Settings['li
         ? null
         : { versions: proxyProtocol.versions, trusts: addressMatcher(proxyProtocol.trustedSources) },
     helloTimeoutMs: helloTimeout,
+    // The other ports have ways in that speak HTTP, which needs sockets of Node's.
+    lift: transport === 'auto' && as === 8883,
   }
 }

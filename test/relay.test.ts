@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { type Inspector, type RelayOptions, relay, type Way } from '../src/relay.ts'
+import { type Inspector, type RelayOptions, relay, throwAway, type Way } from '../src/relay.ts'
 import { FakeStream, until } from './mqtt/fakes.ts'
 
 /** Both ends of one connection over loopback. */
@@ -262,4 +262,15 @@ test('a half-closed side is not waited for for ever', async (t) => {
   device.say(null)
   t.is(await made.done, 'downstream')
   t.true(upstream.finished && upstream.destroyed && device.destroyed)
+})
+
+test('what comes after our last word is thrown away, and who goes on and on is cut off', async (t) => {
+  const device = new FakeStream()
+  throwAway(device)
+  for (let kilobytes = 0; kilobytes < 256; kilobytes++) device.say(Buffer.alloc(1_024))
+  await until(() => device.flowing)
+  t.false(device.destroyed)
+  device.say(Buffer.alloc(1))
+  await until(() => device.destroyed)
+  t.true(device.destroyed)
 })

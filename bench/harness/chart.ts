@@ -130,7 +130,7 @@ interface Row {
 
 const OVERVIEW: readonly (readonly [label: string, question: string, name: string, figure: string])[] = [
   ['Full handshake and CONNECT, CPU', 'handshake', 'certificates of a CA', 'cpuUs'],
-  ['Resumed handshake and CONNECT, CPU', 'resumption', 'TLS 1.3 tickets', 'cpuUs'],
+  ['Resumed handshake and CONNECT, CPU', 'resumption', 'TLS 1.3 tickets, certificates of a CA', 'cpuUs'],
   ['Refusal without server name, CPU', 'refusal', 'no server name', 'cpuUs'],
   ['Refusal of an unknown certificate, CPU', 'refusal', 'certificate of another CA', 'cpuUs'],
   ['QoS 1, 128 B, one in flight, CPU', 'publish', 'QoS 1, 128 B, one in flight', 'cpuUs'],

@@ -32,7 +32,7 @@ export const TARGETS: readonly Target[] = [
   {
     what: 'resumed handshake, CPU',
     question: 'resumption',
-    case: 'TLS 1.3 tickets',
+    case: 'TLS 1.3 tickets, certificates of a CA',
     figure: 'cpuUs',
     of: 'haproxy',
     most: 0.5,

@@ -25,6 +25,9 @@ export const ON_NODE = brokergate({
   runtime: once(findNode),
   about: 'brokergate on Node, else the same',
   comesWith: `Node ${LEAST_NODE} or later, or npx`,
+  // A session of Node's keeps the leaf alone, so there is no path to judge again when it is resumed.
+  lacks: ({ resumption, trust }) =>
+    resumption && trust === 'ca' ? 'gives no tickets where certificates count by their CA' : null,
 })
 
 /** Another checkout, to see what a change does. */
@@ -45,9 +48,11 @@ interface Kind {
   readonly runtime: () => string | null
   readonly about: string
   readonly comesWith: string
+  /** What this runtime lacks. */
+  readonly lacks?: (setup: Setup) => string | null
 }
 
-function brokergate({ name, root, runtime, about, comesWith }: Kind): PeerKind {
+function brokergate({ name, root, runtime, about, comesWith, lacks }: Kind): PeerKind {
   const ask = (...args: readonly string[]): string | null => {
     const program = runtime()
     if (program === null) return null
@@ -61,7 +66,7 @@ function brokergate({ name, root, runtime, about, comesWith }: Kind): PeerKind {
     about,
     comesWith,
     version,
-    cannot: (setup) => missing(setup, known()),
+    cannot: (setup) => missing(setup, known()) ?? lacks?.(setup) ?? null,
     async start(job) {
       const { folder } = job
       const ports: Ports = { mqtt: await freePort(), https: await freePort(), web: await freePort() }

@@ -1,4 +1,5 @@
 import type { AuthorizedConnection } from '../connection.ts'
+import type { ShieldSettings } from '../mqtt/shield.ts'
 import type { ByteStream } from '../relay.ts'
 
 /** What the broker is told instead of the device's own user name, password, client id and keep alive. */
@@ -16,6 +17,8 @@ export interface Backend {
   /** The name in the configuration and the `backend` metric label. */
   readonly name: string
   readonly identity: UpstreamIdentity
+  /** Whether sessions outlive a broker that goes and comes back; absent or null, they end with it. */
+  readonly outageShield?: ShieldSettings | null
   /**
    * Opens a way to one server of this backend, connected (and for TLS verified) within its deadline. Null: for
    * brokergate itself (pooled publishes, events), no device behind it.

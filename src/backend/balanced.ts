@@ -1,20 +1,25 @@
 import type { AuthorizedConnection } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
+import type { ShieldSettings } from '../mqtt/shield.ts'
 import type { ByteStream } from '../relay.ts'
 import type { Backend, Upstream, UpstreamIdentity } from './backend.ts'
 import { type Balance, Balancer } from './balancer.ts'
 import { canceled, failure, isAborted } from './dial.ts'
 
 /** How one attempt at one server ended; the `result` metric label. */
-export type DialResult = 'connected' | 'refused' | 'timeout' | 'untrusted' | 'canceled'
+export type DialResult = 'connected' | 'refused' | 'timeout' | 'untrusted' | 'exhausted' | 'canceled'
 
 /** What every kind of backend over several servers has in common. */
 export interface BalancedOptions {
   readonly name: string
   readonly identity: UpstreamIdentity
   readonly balance: Balance
+  /** As `Backend` has it. */
+  readonly outageShield?: ShieldSettings | null
   /** For one whole `open`: name look-up, TCP, TLS, and every server tried. */
   readonly connectTimeoutMs: number
+  /** Which servers get nothing new, by what `peer` calls them; none unless told. */
+  readonly drained?: (peer: string) => boolean
   readonly onDial: (result: DialResult, seconds: number) => void
   /** Milliseconds, monotonic; `performance.now` unless told. */
   readonly now?: () => number
@@ -38,9 +43,6 @@ export interface Ways<S> {
   attempt(attempt: Attempt<S>): Promise<ByteStream>
 }
 
-/** Our own shortage, which says nothing about the server. */
-const OURS = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
-
 /**
  * A backend of several servers: chooses, gives each a fair share of the deadline, goes on to the next where the code
  * allows it, and ends what is open on `close`. How one server is reached is the argument.
@@ -52,15 +54,30 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
   const streams = new Set<ByteStream>()
   const closing = new AbortController()
 
+  /** Apart from `open`, whose other names would be kept for as long as the stream lives. */
+  function watch(stream: ByteStream, at: number): void {
+    streams.add(stream)
+    stream.on('close', () => {
+      streams.delete(stream)
+      balancer.ended(at)
+    })
+  }
+
   return {
     name: options.name,
     identity: options.identity,
+    get outageShield() {
+      // Nobody waits for a backend that is not opened any more.
+      return closing.signal.aborted ? null : (options.outageShield ?? null)
+    },
 
     async open(connection, signal) {
       const endsAtMs = now() + options.connectTimeoutMs
       const signals = [signal, closing.signal]
-      const tried = new Set<number>()
-      let last = new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name} has no servers`)
+      // Who is emptied is not chosen, not even as the last one: an operator has said so, and chance must not unsay it.
+      const tried = new Set(servers.flatMap((server, at) => (options.drained?.(ways.peerOf(server)) ? [at] : [])))
+      const which = tried.size > 0 ? 'every server of it is drained' : 'it has no servers'
+      let last = new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name}: ${which}`)
       for (;;) {
         if (isAborted(signals)) throw canceled(signals)
         const leftMs = endsAtMs - now()
@@ -80,13 +97,9 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
           }
           // Its `close` may be over already, and nobody would ever hear of it again.
           if (stream.destroyed === true) throw new ProxyError('ERR_BACKEND_REFUSED', 'closed as it opened')
-          streams.add(stream)
           options.onDial('connected', (now() - startedMs) / 1_000)
           balancer.succeeded(at)
-          stream.on('close', () => {
-            streams.delete(stream)
-            balancer.ended(at)
-          })
+          watch(stream, at)
           return { stream, peer: ways.peerOf(server) } satisfies Upstream
         } catch (thrown) {
           const error = thrown instanceof ProxyError ? thrown : failure(thrown as Error, false)
@@ -94,7 +107,8 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
           balancer.ended(at)
           options.onDial(aborted ? 'canceled' : RESULTS[error.code]!, (now() - startedMs) / 1_000)
           if (aborted) throw error
-          if (!isOurs(error)) balancer.failed(at)
+          // Our own shortage says nothing about the server.
+          if (error.code !== 'ERR_DIAL_EXHAUSTED') balancer.failed(at)
           last = new ProxyError(error.code, `${ways.peerOf(server)}: ${error.message}`, { cause: error.cause })
           if (!last.failure.retry) throw last
         }
@@ -118,8 +132,5 @@ const RESULTS: Readonly<Record<string, DialResult>> = {
   ERR_BACKEND_REFUSED: 'refused',
   ERR_BACKEND_TIMEOUT: 'timeout',
   ERR_BACKEND_UNTRUSTED: 'untrusted',
-}
-
-function isOurs(error: ProxyError): boolean {
-  return OURS.has((error.cause as NodeJS.ErrnoException | undefined)?.code ?? '')
+  ERR_DIAL_EXHAUSTED: 'exhausted',
 }

@@ -1,4 +1,4 @@
-import { connect as connectTcp, isIP, type LookupFunction, type Socket } from 'node:net'
+import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import {
   checkServerIdentity,
   connect as connectTls,
@@ -7,6 +7,7 @@ import {
   type TLSSocket,
 } from 'node:tls'
 import { ProxyError } from '../errors.ts'
+import type { Resolver } from './resolve.ts'
 
 /** Where one broker listens: a host (name, IPv4, IPv6 without brackets) and port, or a unix socket. */
 export type Server = { readonly host: string; readonly port: number } | { readonly path: string }
@@ -35,8 +36,7 @@ export interface DialOptions {
   readonly tls: { readonly context: SecureContext; readonly serverName: string | null } | null
   readonly deadlineMs: number
   readonly signals: readonly AbortSignal[]
-  /** `dns.lookup` unless told. */
-  readonly lookup: LookupFunction | undefined
+  readonly resolver: Resolver
 }
 
 /** One attempt at one server, ended by success, failure, deadline or signal; leaves no socket behind. */
@@ -44,8 +44,9 @@ export function dial(options: DialOptions): Promise<Socket> {
   const { server, header, tls, deadlineMs, signals } = options
   return new Promise((resolve, reject) => {
     const socket = connectTcp({
-      ...('path' in server ? { path: server.path } : { host: server.host, port: server.port }),
-      ...(options.lookup === undefined ? {} : { lookup: options.lookup }),
+      ...('path' in server
+        ? { path: server.path }
+        : { host: server.host, port: server.port, lookup: options.resolver.lookup }),
       // A device may finish sending and still wait for its last messages.
       allowHalfOpen: true,
     })
@@ -60,6 +61,8 @@ export function dial(options: DialOptions): Promise<Socket> {
       else {
         stream.destroy()
         socket.destroy()
+        // What the device or we ourselves called off says nothing about the address.
+        if ('host' in server && !isAborted(signals)) options.resolver.doubt(server.host)
         reject(error)
       }
     }
@@ -125,8 +128,12 @@ function secure(socket: Socket, server: Server, serverName: string | null, secur
   })
 }
 
+/** A shortage of ours, which says nothing about the server: descriptors, memory, local ports. */
+const OURS = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EADDRNOTAVAIL'])
+
 export function failure(cause: NodeJS.ErrnoException, duringTls: boolean): ProxyError {
-  const code = cause.code ?? ''
+  const code = codeOf(cause)
+  if (OURS.has(code)) return new ProxyError('ERR_DIAL_EXHAUSTED', messageOf(cause), { cause })
   if (code === 'ETIMEDOUT') return new ProxyError('ERR_BACKEND_TIMEOUT', messageOf(cause), { cause })
   if (duringTls && !WENT_AWAY.has(code)) return new ProxyError('ERR_BACKEND_UNTRUSTED', messageOf(cause), { cause })
   return new ProxyError('ERR_BACKEND_REFUSED', messageOf(cause), { cause })
@@ -148,6 +155,13 @@ export function canceled(signals: readonly AbortSignal[]): ProxyError {
 export function peerOf(server: Server): string {
   if ('path' in server) return server.path
   return `${server.host.includes(':') ? `[${server.host}]` : server.host}:${server.port}`
+}
+
+/** Of several addresses that were tried, the code that all of them have in common; one of another kind says more. */
+function codeOf(cause: NodeJS.ErrnoException): string {
+  if (!(cause instanceof AggregateError)) return cause.code ?? ''
+  const codes = cause.errors.map((error: NodeJS.ErrnoException) => error.code ?? '')
+  return codes.find((code) => !OURS.has(code)) ?? codes[0] ?? ''
 }
 
 /** An AggregateError of several addresses has no message of its own. */

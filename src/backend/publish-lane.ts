@@ -27,6 +27,8 @@ export type MqttLevel = 4 | 5
  */
 export interface Lane {
   readonly version: MqttLevel
+  /** The server it leads to, as `Upstream.peer` has it. */
+  readonly peer: string
   /** Messages that may be unacknowledged at a time: the broker's Receive Maximum and our own window. */
   readonly window: number
   readonly inFlight: number
@@ -65,7 +67,7 @@ export type Opened = { readonly kind: 'lane'; readonly lane: Lane } | { readonly
 
 /** @throws {ProxyError} those of `Backend.open`, ERR_BACKEND_REFUSED, ERR_BACKEND_TIMEOUT, ERR_BACKEND_LOST */
 export async function openLane(options: LaneOptions, signal: AbortSignal): Promise<Opened> {
-  const { stream } = await options.backend.open(null, signal)
+  const { stream, peer } = await options.backend.open(null, signal)
   return new Promise((resolve, reject) => {
     const { version } = options
     const duplex = duplexOf(stream)
@@ -98,7 +100,7 @@ export async function openLane(options: LaneOptions, signal: AbortSignal): Promi
     client.on('connect', (connack) => {
       signal.removeEventListener('abort', onAbort)
       if (lane !== null || client.disconnecting) return
-      lane = new OpenLane(client, version, connack)
+      lane = new OpenLane(client, version, peer, connack)
       resolve({ kind: 'lane', lane })
     })
     client.on('close', () => {
@@ -134,6 +136,7 @@ export function canceled(signal: AbortSignal): ProxyError {
 
 class OpenLane implements Lane {
   readonly version: MqttLevel
+  readonly peer: string
   readonly window: number
   inFlight = 0
   bytesInFlight = 0
@@ -144,8 +147,9 @@ class OpenLane implements Lane {
   readonly #waiting = new Set<(error: ProxyError) => void>()
   readonly #closed = Promise.withResolvers<void>()
 
-  constructor(client: MqttClient, version: MqttLevel, connack: IConnackPacket) {
+  constructor(client: MqttClient, version: MqttLevel, peer: string, connack: IConnackPacket) {
     this.#client = client
+    this.peer = peer
     this.version = version
     this.#connack = connack
     this.window = Math.min(connack.properties?.receiveMaximum || MAX_WINDOW, MAX_WINDOW)

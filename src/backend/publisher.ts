@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import { asProxyError, ProxyError } from '../errors.ts'
 import type { Backend } from './backend.ts'
+import type { DrainedServers } from './drained.ts'
 import type { Message, Origin } from './message.ts'
 import { canceled, type Lane, type MqttLevel, openLane } from './publish-lane.ts'
 
@@ -18,6 +19,8 @@ export interface PublisherOptions {
   /** Names of user properties for who sent a message and from where; null sends none. */
   readonly principalProperty: string | null
   readonly addressProperty: string | null
+  /** Servers that are emptied: connections to them end as soon as what is in flight on them has been answered. */
+  readonly drained?: DrainedServers
   /** A connection that had nothing to do for so long is closed, in ms; 5 minutes unless told. */
   readonly idleMs?: number
   /** Milliseconds, monotonic; `performance.now` unless told. */
@@ -120,12 +123,16 @@ class Pool implements Publisher {
   #idleTimer: NodeJS.Timeout | null = null
   #drained: (() => void) | null = null
   #closed: Promise<void> | null = null
+  /** Nothing more is sent on these; they end when they are answered. */
+  readonly #leaving = new Set<Lane>()
+  readonly #forget: () => void
 
   constructor(options: PublisherOptions) {
     this.#options = options
     this.#now = options.now ?? (() => performance.now())
     this.#random = options.random ?? Math.random
     this.#timer = options.timer ?? startTimer
+    this.#forget = options.drained?.onChange(() => this.#leaveDrained()) ?? (() => {})
   }
 
   async publish(message: Message, signal: AbortSignal, origin: Origin | null = null): Promise<void> {
@@ -170,9 +177,25 @@ class Pool implements Publisher {
         this.#drained = resolve
       })
     }
+    this.#forget()
     this.#closing.abort(new ProxyError('ERR_DRAINING', 'this process is shutting down'))
     if (this.#idleTimer !== null) clearInterval(this.#idleTimer)
-    await Promise.all([...this.#lanes].map((lane) => lane.end()))
+    await Promise.all([...this.#lanes, ...this.#leaving].map((lane) => lane.end()))
+  }
+
+  #leaveDrained(): void {
+    const { backend, drained } = this.#options
+    for (const lane of this.#lanes) {
+      if (drained?.has(backend.name, lane.peer) !== true) continue
+      this.#lanes.delete(lane)
+      this.#leaving.add(lane)
+      this.#endAnswered(lane)
+    }
+    this.#pump()
+  }
+
+  #endAnswered(lane: Lane): void {
+    if (this.#leaving.has(lane) && lane.inFlight === 0) void lane.end()
   }
 
   get #backend(): string {
@@ -245,13 +268,14 @@ class Pool implements Publisher {
     }
     entry.lane = lane
     lane.send(entry.message).then(
-      () => this.#settle(entry, null),
-      (error: unknown) => this.#settle(entry, asProxyError(error)),
+      () => this.#settle(entry, lane, null),
+      (error: unknown) => this.#settle(entry, lane, asProxyError(error)),
     )
   }
 
-  #settle(entry: Entry, error: ProxyError | null): void {
+  #settle(entry: Entry, lane: Lane, error: ProxyError | null): void {
     entry.lane = null
+    this.#endAnswered(lane)
     if (error === null) entry.resolve()
     else entry.reject(error)
     this.#pump()
@@ -284,6 +308,8 @@ class Pool implements Publisher {
       this.#restsUntilMs = Number.NEGATIVE_INFINITY
       this.#lanes.add(lane)
       this.#watchIdle()
+      // It may have been begun before somebody said so.
+      this.#leaveDrained()
     } catch (error) {
       this.#failed(asProxyError(error))
     } finally {
@@ -337,6 +363,7 @@ class Pool implements Publisher {
 
   #ended(lane: Lane): void {
     this.#lanes.delete(lane)
+    this.#leaving.delete(lane)
     if (this.#lanes.size === 0 && this.#idleTimer !== null) {
       clearInterval(this.#idleTimer)
       this.#idleTimer = null

@@ -1,9 +1,10 @@
 import type { LookupFunction } from 'node:net'
 import type { AuthorizedConnection } from '../connection.ts'
-import { lifted } from '../lifted.ts'
+import { lifted } from '../lifted/tcp.ts'
 import type { Backend } from './backend.ts'
 import { type BalancedOptions, balanced } from './balanced.ts'
 import { type BackendTls, contextOf, dial, peerOf, type Server } from './dial.ts'
+import { Resolver } from './resolve.ts'
 
 export type { DialResult } from './balanced.ts'
 export type { BackendTls, Server } from './dial.ts'
@@ -15,7 +16,7 @@ export interface TcpOptions extends BalancedOptions {
   readonly tls: BackendTls | null
   /** Whether streams without TLS are of the second transport, where they can be. */
   readonly lift?: boolean
-  /** `dns.lookup` unless told. */
+  /** What answers for names behind the cache; `dns.lookup` unless told. */
   readonly lookup?: LookupFunction
 }
 
@@ -34,13 +35,14 @@ export interface TcpOptions extends BalancedOptions {
  * @throws from the factory, when the certificates or the key of `tls` cannot be read.
  */
 export function tcp(options: TcpOptions): Backend {
-  const { servers, proxyHeader, lookup } = options
+  const { servers, proxyHeader } = options
+  const resolver = new Resolver({ lookup: options.lookup })
   const tls = options.tls === null ? null : { context: contextOf(options.tls), serverName: options.tls.serverName }
   return balanced(options, {
     servers,
     peerOf,
     async attempt({ connection, ...attempt }) {
-      const socket = await dial({ ...attempt, header: proxyHeader?.(connection) ?? null, tls, lookup })
+      const socket = await dial({ ...attempt, header: proxyHeader?.(connection) ?? null, tls, resolver })
       return options.lift === true && tls === null ? lifted(socket) : socket
     },
   })

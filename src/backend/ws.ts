@@ -8,6 +8,7 @@ import { LateClosingWebSocket, webSocketOptions } from '../wss/web-socket.ts'
 import type { Backend } from './backend.ts'
 import { type Attempt, type BalancedOptions, balanced } from './balanced.ts'
 import { type BackendTls, canceled, contextOf, dial, isAborted } from './dial.ts'
+import { Resolver } from './resolve.ts'
 
 export interface WsServer {
   readonly host: string
@@ -28,7 +29,7 @@ export interface WsOptions extends BalancedOptions {
   readonly maxMessageBytes: number
   /** As `TcpOptions` has it. */
   readonly proxyHeader: ((connection: AuthorizedConnection | null) => Uint8Array) | null
-  /** `dns.lookup` unless told. */
+  /** What answers for names behind the cache; `dns.lookup` unless told. */
   readonly lookup?: LookupFunction
 }
 
@@ -40,7 +41,8 @@ export interface WsOptions extends BalancedOptions {
  * @throws from the factory, when the certificates or the key of `tls` cannot be read.
  */
 export function ws(options: WsOptions): Backend {
-  const { servers, proxyHeader, lookup } = options
+  const { servers, proxyHeader } = options
+  const resolver = new Resolver({ lookup: options.lookup })
   const now = options.now ?? (() => performance.now())
   const tls = servers.some(({ secure }) => secure)
     ? { context: contextOf(options.tls), serverName: options.tls.serverName }
@@ -52,7 +54,7 @@ export function ws(options: WsOptions): Backend {
       const { server, deadlineMs } = attempt
       const endsAtMs = now() + deadlineMs
       const header = proxyHeader?.(connection) ?? null
-      const socket = await dial({ ...attempt, header, tls: server.secure ? tls : null, lookup })
+      const socket = await dial({ ...attempt, header, tls: server.secure ? tls : null, resolver })
       return shake(socket, { ...attempt, deadlineMs: Math.max(1, endsAtMs - now()) }, options)
     },
   })
@@ -118,7 +120,7 @@ function hostHeader(server: WsServer): string {
 }
 
 /** Without the query, which may hold a secret. */
-function peerOf(server: WsServer): string {
+export function peerOf(server: WsServer): string {
   const path = server.target.split('?', 1)[0]
   return `${server.secure ? 'wss' : 'ws'}://${hostHeader(server)}${path}`
 }

@@ -9,8 +9,8 @@ export async function connections(options: CertsOptions): Promise<number> {
   if (answer.kind !== 'answer' || answer.status !== 200) return complain(options.print, answer)
   // Our own program has answered on its own socket.
   const listing = answer.body as Listing
-  for (const { clientId, principal, domain, connectedAt } of listing.connections) {
-    options.print([JSON.stringify(clientId), principal, domain, connectedAt].join('  '))
+  for (const { clientId, principal, domain, connectedAt, held } of listing.connections) {
+    options.print([JSON.stringify(clientId), principal, domain, connectedAt, ...(held ? ['held'] : [])].join('  '))
   }
   const { total, connections: shown } = listing
   options.print(shown.length === total ? `${total} connected` : `${shown.length} of ${total} connected`)

@@ -1,9 +1,17 @@
-import { type Primary, runPrimary } from '../control/cluster.ts'
+import { DrainedServers } from '../backend/drained.ts'
+import { runPrimary } from '../control/cluster.ts'
 import { type Connections, connectionsPrimary, ownConnections } from '../control/connections.ts'
+import type { Readiness } from '../control/http.ts'
 import type { Log, ProcessLog } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
+import { describe } from '../control/pressure.ts'
+import { pressurePrimary, readinessOf } from '../control/pressure-link.ts'
+import type { Primary } from '../control/primary.ts'
+import { type DrainOrder, drainProcess } from '../control/process-drain.ts'
 import type { Target } from '../control/reload.ts'
 import { workersTarget } from '../control/reload-link.ts'
+import { ServerDrains } from '../control/server-drains.ts'
+import { drainedNotice, drainedPrimary } from '../control/server-drains-link.ts'
 import type { Material } from '../generation/material.ts'
 import { answerWorker, changedNotice } from '../registry/link.ts'
 import { type OwnerOptions, RegistryOwner } from '../registry/owner.ts'
@@ -11,19 +19,26 @@ import type { Running } from '../start.ts'
 import { storeServer } from '../store/link.ts'
 import { memoryStore } from '../store/memory.ts'
 import { RotatingSecret, secretServer } from '../store/ticket-secret.ts'
+import { emptierOf, serversOf } from './orders.ts'
 import { serveHere } from './serve.ts'
+import { watchPressure } from './shedding.ts'
 
 /** What the servers and signals need to know of the processes behind, be it one or many. */
 export interface House {
   scrape(): Promise<string>
-  ready(): boolean
+  readiness(): Readiness
   status(): object
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
   readonly connections: Connections
   /** Where other settings come into force. */
   readonly target: Target<Material>
+  readonly servers: ServerDrains
   /** Resolves with the exit code. */
-  drain(graceMs: number): Promise<number>
+  drain(order: DrainOrder): Promise<number>
+  /** Why the workers cannot be restarted now; null when they can. */
+  mayRestart(): string | null
+  /** @param prepare what comes before the first one; a text says why there is none */
+  restart(order: DrainOrder, prepare: () => Promise<string | null>): Promise<void>
   kill(): void
 }
 
@@ -91,6 +106,12 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     rotated: () => metrics.metrics.ticketKeysRotated(),
   })
   let living: readonly number[] = []
+  const pressure = watchPressure(first.settings, log, metrics.metrics, () => running?.shed())
+  const drained = new DrainedServers()
+  const servers = new ServerDrains(
+    () => serversOf(current().settings),
+    (list) => drained.replace(list),
+  )
   const started = await serveHere(first, {
     log,
     metrics,
@@ -98,6 +119,8 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     registrar: owner,
     store: memoryStore(),
     ticketSecret,
+    pressure,
+    drained,
     living: (numbers) => {
       living = numbers
     },
@@ -107,22 +130,40 @@ export async function alone({ current, log, metrics, embeddedPath }: HouseParts)
     return null
   }
   running = started
+  pressure.begin()
+  const { drains } = metrics
+  const settings = () => current().settings
+  const emptier = emptierOf({ drained, sessions: () => started.sessions, settings, log, metrics })
   return {
     scrape: () => metrics.registry.metrics(),
-    ready: () => true,
-    status: () => ({ workers: [], ...started.live, generations: living }),
+    readiness: () => readinessOf(pressure.state),
+    status: () => ({
+      workers: [],
+      ...started.live,
+      generations: living,
+      shedding: describe(pressure.state),
+      restart: null,
+      drained: emptier.status,
+    }),
     certificates: owner,
     connections: ownConnections(() => started.sessions),
     target: withOwner(owner, ownTarget(started)),
-    async drain(graceMs) {
-      await started.stopAccepting()
-      await started.endSessions(graceMs)
+    servers,
+    async drain(order) {
+      emptier.close()
+      await drainProcess(started, order, { drains, log })
+      pressure.stop()
       owner.close()
       return 0
     },
+    mayRestart: () => NO_PRIMARY,
+    async restart() {},
     kill() {},
   }
 }
+
+const NO_PRIMARY =
+  'one process does it all (workers: 1), and nobody is there to replace it: set workers to 2 or more, or restart the whole program'
 
 function ownTarget(here: Running): Target<Material> {
   let waiting: { commit(): void; abort(): Promise<void> } | null = null
@@ -155,9 +196,15 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
     (message) => primary.broadcast(message),
     () => primary.status().length,
   )
+  const pressures = pressurePrimary()
   const owner = openOwner(current(), log, { changed: (name) => primary.broadcast(changedNotice(name)) })
   if (owner === null) return null
   const reloads = workersTarget<Material>({ current, tell, log })
+  const servers = new ServerDrains(
+    () => serversOf(current().settings),
+    (list) => primary.broadcast(drainedNotice(list)),
+  )
+  const drained = drainedPrimary(() => servers.list, tell)
   const primary: Primary = runPrimary({
     workers,
     env: { [EMBEDDED_SOCKET]: embeddedPath },
@@ -166,15 +213,19 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
     onWorkerExit(reason, workerId) {
       supervision.workerExited(reason)
       store.ended(workerId)
-      reloads.ended(workerId)
+      reloads.ended(workerId, reason === 'drained')
+      pressures.ended(workerId)
+      drained.ended(workerId)
     },
     onReadyCount: (count) => supervision.workers(count),
     onMessage: (data, workerId) =>
       void (
         store.heard(data, workerId) ||
+        pressures.heard(data, workerId) ||
         connections.heard(data) ||
         secrets.heard(data, workerId) ||
         reloads.heard(data, workerId) ||
+        drained.heard(data, workerId) ||
         answerWorker(owner, data, (reply) => primary.broadcast(reply))
       ),
   })
@@ -189,17 +240,31 @@ export async function many(parts: HouseParts, workers: number): Promise<House | 
   setInterval(() => secrets.rotate(), current().settings.ticketKeys.rotation).unref()
   return {
     scrape: () => primary.scrape(),
-    ready: () => primary.readyCount > 0,
+    readiness() {
+      const ready = primary.status().filter(({ state }) => state === 'ready')
+      return pressures.readiness(ready.map(({ id }) => id))
+    },
     status: () => ({
-      workers: primary.status().map((worker) => ({ ...worker, generations: reloads.living(worker.id) ?? [] })),
+      workers: primary.status().map((worker) => ({
+        ...worker,
+        generations: reloads.living(worker.id) ?? [],
+        shedding: pressures.of(worker.id),
+      })),
+      restart: primary.restarting,
+      drained: drained.status(servers.list),
     }),
     certificates: owner,
     connections,
     target: withOwner(owner, reloads),
-    async drain(graceMs) {
-      const code = await primary.drain(graceMs)
+    servers,
+    async drain(order) {
+      const code = await primary.drain(order)
       owner.close()
       return code
+    },
+    mayRestart: () => primary.mayRestart(),
+    async restart(order, prepare) {
+      supervision.restarted((await primary.restart(order, prepare)).kind)
     },
     kill: () => primary.kill(),
   }

@@ -10,6 +10,7 @@ import { check, type Inspection } from './check.ts'
 import { connections, kick } from './connections.ts'
 import { healthcheck } from './healthcheck.ts'
 import { init } from './init.ts'
+import { drain, restart, status } from './operate.ts'
 import { passwd } from './passwd.ts'
 import { type SimulateOptions, simulate } from './policy.ts'
 import { presignUrl } from './presign.ts'
@@ -120,6 +121,33 @@ export function program(): Command {
     .action(async (clientId: string, options: { config?: string }, command: Command) => {
       const file = options.config ?? command.parent?.opts<{ config?: string }>().config ?? null
       process.exitCode = await kick({ clientId, file, env: process.env, print })
+    })
+  root
+    .command('status')
+    .description('how the running process is: workers, drains, restarts')
+    .option(...config)
+    .option('--json', 'as the admin socket tells it')
+    .action(async (options: { config?: string; json?: boolean }) => {
+      const { config: file = null, json = false } = options
+      process.exitCode = await status({ file, json, env: process.env, print })
+    })
+  root
+    .command('drain')
+    .description('end the running process as SIGTERM does; with --backend and --server: empty one server of a backend')
+    .option(...config)
+    .option('--backend <name>', 'backend of the settings')
+    .option('--server <address>', 'host:port as in the settings, or the URL without its query')
+    .option('--undo', 'let it have connections again')
+    .action(async (options: { config?: string; backend?: string; server?: string; undo?: boolean }) => {
+      const { config: file = null, backend = null, server = null, undo = false } = options
+      process.exitCode = await drain({ file, backend, server, undo, env: process.env, print })
+    })
+  root
+    .command('restart')
+    .description('reload, then replace the workers one after the other by new ones, with the program as it is on disk')
+    .option(...config)
+    .action(async (options: { config?: string }) => {
+      process.exitCode = await restart({ file: options.config ?? null, env: process.env, print })
     })
   root
     .command('presign')

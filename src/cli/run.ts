@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 import { type EmbeddedBroker, startEmbeddedBroker } from '../backend/embedded.ts'
 import type { Settings } from '../config/schema.ts'
 import { startAdminServer } from '../control/admin.ts'
-import { onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
+import { onRestartSignal, onSignals, runSteps, shutdownSteps } from '../control/drain.ts'
 import { type RunningServer, startMetricsServer } from '../control/http.ts'
 import { endOnFault } from '../control/last-words.ts'
 import { createLog, type ProcessLog } from '../control/log.ts'
@@ -17,8 +17,10 @@ import type { Print } from './check.ts'
 import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { alone, EMBEDDED_SOCKET, type House, many } from './house.ts'
 import { readMaterial } from './material.ts'
+import { shutdownOrder } from './orders.ts'
 import { processWarnings } from './process-warnings.ts'
 import { followReloads } from './reloads.ts'
+import { restarter } from './restarts.ts'
 import { namesOf } from './serve.ts'
 import { versionOf } from './version.ts'
 import { worker } from './worker.ts'
@@ -133,15 +135,13 @@ async function supervise(
   const servers: RunningServer[] = []
   let draining = false
   const { promise: stop, resolve: requestStop } = Promise.withResolvers<void>()
+  const restart = restarter(house, reloads, log)
   try {
     servers.push(
       await startMetricsServer({
         ...settings.metrics.bind,
         scrape: () => house.scrape(),
-        ready: () =>
-          draining
-            ? { ready: false, reason: 'draining' }
-            : { ready: house.ready(), reason: house.ready() ? null : 'no worker is ready' },
+        ready: () => (draining ? { ready: false, reason: 'draining' } : house.readiness()),
         log,
       }),
     )
@@ -157,6 +157,8 @@ async function supervise(
           ...house.status(),
         }),
         drain: requestStop,
+        servers: house.servers,
+        restart: () => restart('admin'),
         reload: () => reloads.request('admin'),
         certificates: house.certificates,
         connections: house.connections,
@@ -178,6 +180,7 @@ async function supervise(
   )
   reloads.open()
   announce()
+  const offRestart = onRestartSignal(() => restart('signal'))
   const off = onSignals({
     first: () => requestStop(),
     second: () => {
@@ -187,17 +190,19 @@ async function supervise(
   })
   await stop
   reloads.close('the program is ending')
-  const graceMs = reloads.current.settings.drain.grace
-  log.info({ graceMs }, 'draining')
+  const order = shutdownOrder(reloads.current.settings)
+  const settleMs = reloads.current.settings.drain.settle
+  log.info({ graceMs: order.graceMs, settleMs }, 'draining')
   let code = 0
   const well = await runSteps(
     shutdownSteps({
       notReady: () => {
         draining = true
       },
+      ...(settleMs > 0 && { settle: () => new Promise((resolve) => setTimeout(resolve, settleMs)) }),
       stopAccepting: () => {},
       async endSessions() {
-        code = await house.drain(graceMs)
+        code = await house.drain(order)
       },
       async stopServers() {
         await Promise.all(servers.map((server) => server.close()))
@@ -206,6 +211,7 @@ async function supervise(
     log,
   )
   off()
+  offRestart()
   log.info({ code }, 'ended')
   return well ? code : 1
 }

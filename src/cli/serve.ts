@@ -1,8 +1,11 @@
 import cluster from 'node:cluster'
+import type { DrainedServers } from '../backend/drained.ts'
+import { WORKER_PLACE } from '../control/cluster.ts'
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
 import { type Log, type ProcessLog, sessionLine } from '../control/log.ts'
 import type { KnownNames, MetricsParts } from '../control/metrics.ts'
+import type { Pressure } from '../control/pressure.ts'
 import { reasonOf } from '../errors.ts'
 import type { Material } from '../generation/material.ts'
 import type { Capacity } from '../listener/listener.ts'
@@ -10,6 +13,7 @@ import type { Registrar } from '../registry/self-registration.ts'
 import { type Running, start } from '../start.ts'
 import type { Store } from '../store/store.ts'
 import type { TicketSecret } from '../store/ticket-secret.ts'
+import { QUIET } from './shedding.ts'
 
 export interface ServeOptions {
   readonly log: ProcessLog
@@ -18,23 +22,30 @@ export interface ServeOptions {
   readonly registrar: Registrar
   readonly store: Store
   readonly ticketSecret: TicketSecret
+  readonly pressure: Pressure
+  readonly drained: DrainedServers
+  /** Told of what counts from now on. */
+  readonly committed?: (material: Material) => void
   /** Told of the generations that live in this process. */
   readonly living: (numbers: readonly number[]) => void
 }
 
 /** Null after lines in the log that say why. */
 export async function serveHere(first: Material, options: ServeOptions): Promise<Running | null> {
-  const { log, metrics } = options
+  const { log, metrics, pressure } = options
   let material = first
   const committed = (next: Material) => {
     material = next
+    options.committed?.(next)
     log.setLevel(next.settings.log.level)
     metrics.settings.generation(next.number)
     metrics.settings.known(namesOf(next.settings))
+    pressure.configure(next.settings.shedding)
   }
   const started = await start(first, {
     metrics: metrics.metrics,
     embeddedPath: options.embeddedPath,
+    drained: options.drained,
     registrar: options.registrar,
     store: options.store,
     ticketSecret: options.ticketSecret,
@@ -44,9 +55,10 @@ export async function serveHere(first: Material, options: ServeOptions): Promise
     },
     // All workers read the same settings; the first one speaks for them.
     warn: (text) => {
-      if (cluster.isPrimary || cluster.worker?.id === 1) log.warn({}, text)
+      if (cluster.isPrimary || process.env[WORKER_PLACE] === '0') log.warn({}, text)
     },
-    capacity: capacity(() => material.settings.limits.maxConnections),
+    capacity: capacity(() => material.settings.limits.maxConnections, pressure),
+    shedding: () => pressure.state,
     denied: denialLog(log),
     generations(numbers) {
       metrics.settings.living(numbers.length)
@@ -83,8 +95,8 @@ function lines(log: Log): Pick<Parameters<typeof start>[1], 'ended' | 'answered'
           ? {}
           : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) },
       )
-      // Load balancers look in every few seconds; nobody wants to read that.
-      log[reason === 'probe' ? 'debug' : line.level](line.fields, line.message)
+      // Load balancers look in every few seconds; nobody wants to read that, nor a line for each of a flood.
+      log[QUIET.has(reason) ? 'debug' : line.level](line.fields, line.message)
     },
     answered({ id }, { traceId, route, status, failure }) {
       if (failure === null) return
@@ -114,7 +126,7 @@ const RESERVE_LEAST = 16
 /** Accepting goes on when this share of the ceiling is reached from above. */
 const ROOMY_SHARE = 0.95
 
-function capacity(maxConnections: () => number | null): Capacity {
+function capacity(maxConnections: () => number | null, pressure: Pressure): Capacity {
   const limit = descriptorLimit()
   const byDescriptors =
     limit === null
@@ -128,7 +140,10 @@ function capacity(maxConnections: () => number | null): Capacity {
   const byCount = () => maxConnections() ?? Number.POSITIVE_INFINITY
   const ceiling = () => Math.min(byDescriptors, byCount())
   return {
-    full: (live) => (live < ceiling() ? null : byCount() <= byDescriptors ? 'connections' : 'descriptors'),
-    roomy: (live) => live < Math.max(1, ceiling() * ROOMY_SHARE),
+    full(live) {
+      if (pressure.state.stage === 2) return 'overload'
+      return live < ceiling() ? null : byCount() <= byDescriptors ? 'connections' : 'descriptors'
+    },
+    roomy: (live) => pressure.state.stage < 2 && live < Math.max(1, ceiling() * ROOMY_SHARE),
   }
 }

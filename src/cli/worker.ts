@@ -1,14 +1,20 @@
-import { workerLink } from '../control/cluster.ts'
+import { DrainedServers } from '../backend/drained.ts'
 import { connectionsWorker, ownConnections } from '../control/connections.ts'
 import type { ProcessLog } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
+import { pressureNotice } from '../control/pressure-link.ts'
+import { drainProcess } from '../control/process-drain.ts'
 import { follower } from '../control/reload-link.ts'
+import { drainedLink } from '../control/server-drains-link.ts'
+import { workerLink } from '../control/worker-link.ts'
 import type { Material } from '../generation/material.ts'
 import { registrarLink } from '../registry/link.ts'
 import type { Running } from '../start.ts'
 import { linkedStore } from '../store/link.ts'
 import { linkedSecret } from '../store/ticket-secret.ts'
+import { emptierOf } from './orders.ts'
 import { serveHere } from './serve.ts'
+import { watchPressure } from './shedding.ts'
 
 /** A worker's whole life: it ends with the primary, or when that says so. */
 export async function worker(
@@ -18,16 +24,27 @@ export async function worker(
   embeddedPath: string,
 ): Promise<number> {
   let running: Running | null = null
+  let now = material
+  const drained = new DrainedServers()
   const link = workerLink({
     registry: metrics.registry,
     log,
-    async onDrain(graceMs) {
-      await running?.stopAccepting()
-      await running?.endSessions(graceMs)
+    async onDrain(order) {
+      emptier.close()
+      if (running === null) return
+      const { drains } = metrics
+      await drainProcess(running, order, { drains, log, remaining: (count) => link.left(count) })
       await lastLines(log)
     },
     onMessage: (data) =>
-      void (store.heard(data) || asked(data) || secret.heard(data) || reloads.heard(data) || registrar.heard(data)),
+      void (
+        store.heard(data) ||
+        asked(data) ||
+        secret.heard(data) ||
+        reloads.heard(data) ||
+        empty.heard(data) ||
+        registrar.heard(data)
+      ),
   })
   const send = (message: unknown) => link.send(message)
   const asked = connectionsWorker(
@@ -48,6 +65,19 @@ export async function worker(
       void lastLines(log).then(() => link.exit(1))
     },
   })
+  const pressure = watchPressure(material.settings, log, metrics.metrics, (state) => {
+    running?.shed()
+    send(pressureNotice(state))
+  })
+  const emptier = emptierOf({
+    drained,
+    sessions: () => running?.sessions ?? [],
+    settings: () => now.settings,
+    log,
+    metrics,
+  })
+  const empty = drainedLink(drained, () => emptier.status, send)
+  await empty.known
   running = await serveHere(material, {
     log,
     metrics,
@@ -55,6 +85,11 @@ export async function worker(
     registrar,
     store,
     ticketSecret: secret,
+    pressure,
+    drained,
+    committed: (next) => {
+      now = next
+    },
     living: (numbers) => reloads.living(numbers),
   })
   if (running === null) {
@@ -62,6 +97,7 @@ export async function worker(
     await lastLines(log)
     return link.exit(1)
   }
+  pressure.begin()
   link.ready()
   reloads.serves(material.number)
   return new Promise<number>(() => {})

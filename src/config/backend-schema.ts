@@ -12,9 +12,11 @@ import {
   paths,
   secret,
   section,
+  size,
   TEMPLATE_WORDS,
   template,
   toAddress,
+  toBytes,
   toMs,
 } from './forms.ts'
 
@@ -120,6 +122,35 @@ const PROXY_PROTOCOL = oneOf(['v2'])
   .transform(orNull)
   .describe("Send a PROXY protocol header with the device's address first; the broker must expect it.")
 
+const OUTAGE_SHIELD = section(
+  {
+    hold: duration()
+      .default('30s')
+      .transform(toMs)
+      .refine((ms) => ms >= 1_000 && ms <= 600_000, 'expected 1s to 10m')
+      .describe("How long a device's connection is held when its broker has gone, until the broker has taken it back."),
+    buffer: size('64KiB')
+      .default('256KiB')
+      .transform(toBytes)
+      .refine((bytes) => bytes <= 16_777_216, 'expected 16MiB at most')
+      .describe(
+        'Per session: publishes that the broker has not acknowledged yet, and the same again of what a device says while it is held.',
+      ),
+    resumesPerSecond: z
+      .int(expected(COUNT))
+      .min(1, 'expected a whole number from 1')
+      .max(10_000, 'expected a whole number to 10000')
+      .default(100)
+      .describe('Sessions that one worker brings back to the broker per second.'),
+  },
+  'a section such as { hold: 30s }',
+)
+  .optional()
+  .transform(orNull)
+  .describe(
+    'Sessions outlive a broker that goes and comes back, where nothing is lost by it. Absent: they end with its connection.',
+  )
+
 /** What every kind of backend over several servers has. */
 const REACH = {
   balance: oneOf(['leastconn', 'roundrobin'])
@@ -132,6 +163,7 @@ const REACH = {
   identity: section({ ...IDENTITY, proxyProtocol: PROXY_PROTOCOL })
     .prefault({})
     .describe("What the broker is told in place of the device's own."),
+  outageShield: OUTAGE_SHIELD,
   publish: PUBLISH,
 }
 

@@ -14,6 +14,7 @@ import {
   ticketTime,
   toMs,
 } from './forms.ts'
+import { SESSIONS } from './governor-schema.ts'
 import { LIMIT_SHAPE, ownRules } from './limits.ts'
 import { DURATION_UNITS, scaled } from './units.ts'
 
@@ -309,6 +310,7 @@ export const DOMAIN = section(
         'How a device sees that a policy denies. open: by a reason code, or the end of a connection that has none for it. aws-iot: also a denied 3.1.1 connect or subscription ends it. lenient: no connection is ended; what 3.1.1 and QoS 0 have no word for is dropped. Absent: as the profile.',
       ),
     clientId: CLIENT_ID.prefault({}).describe('Which client ids devices may use, and what the broker sees of them.'),
+    sessions: SESSIONS,
     limits: section({ profile: PROFILE.optional().transform(orNull).describe(PROFILE_HELP), ...LIMIT_SHAPE })
       .transform(({ profile, ...written }) => ({ profile, own: ownRules(written) }))
       .prefault({})

@@ -19,6 +19,8 @@ export const NEEDS_RESTART: { readonly [S in keyof Settings]: 'all' | readonly (
   admin:      ['socket'],
   workers:    'all',
   transport:  'all',
+  governor: [],
+  shedding: [],
   ticketKeys: ['rotation'],
   drain:      [],
   reload:     [],

@@ -1,3 +1,4 @@
+import { SHEDDING_DEFAULTS } from './governor-schema.ts'
 import { SERVICE_PORTS, type ServicePort } from './schema.ts'
 import type { Path } from './tree.ts'
 import { DURATION_UNITS, scaled } from './units.ts'
@@ -43,6 +44,7 @@ export function contradictions(input: unknown): readonly Contradiction[] {
     ...publishRules(settings),
     ...registryRules(settings),
     ...limitRules(fields(settings.limits), ['limits']),
+    ...sheddingRules(fields(settings.shedding)),
   ]
 }
 
@@ -201,6 +203,17 @@ function* limitRules(limits: Fields, path: Path): Generator<Contradiction> {
   const seconds = (written: unknown) => (typeof written === 'string' ? scaled(written, DURATION_UNITS) : Number.NaN)
   if (!(seconds(limits.keepAliveLeast) > seconds(limits.keepAliveMost))) return
   yield { path: [...path, 'keepAliveLeast'], message: 'is above keepAliveMost' }
+}
+
+/** Few come before none. */
+function* sheddingRules(shedding: Fields): Generator<Contradiction> {
+  const amount = (written: unknown): number =>
+    typeof written === 'string' ? scaled(written, DURATION_UNITS) : Number(written ?? Number.NaN)
+  for (const [reason, { trickle, refuse }] of Object.entries(SHEDDING_DEFAULTS)) {
+    const own = fields(shedding[reason])
+    if (!(amount(own.trickle ?? trickle) > amount(own.refuse ?? refuse))) continue
+    yield { path: ['shedding', reason, 'trickle'], message: `is above refuse, which is ${own.refuse ?? refuse}` }
+  }
 }
 
 /** Where an authorizer can be asked. */

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { BACKEND } from './backend-schema.ts'
 import { ARN, ARN_HELP, DOMAIN, PROFILE, PROFILE_HELP } from './domain-schema.ts'
+import { DRAIN } from './drain-schema.ts'
 import {
   bind,
   duration,
@@ -17,6 +18,7 @@ import {
   toBytes,
   toMs,
 } from './forms.ts'
+import { GOVERNOR, SHEDDING } from './governor-schema.ts'
 import { LIMIT_SHAPE, ownRules } from './limits.ts'
 
 /**
@@ -220,10 +222,12 @@ export const SETTINGS = section({
     .describe('Worker processes; auto is one per core.'),
   transport: z
     .enum(['auto', 'portable'])
-    .default('portable')
+    .default('auto')
     .describe(
-      "What carries MQTT: portable is the sockets of node:net and node:tls; auto is the runtime's own where it is Bun, with less CPU time per connection.",
+      "What carries MQTT: auto is the runtime's own sockets where it is Bun, with less CPU time and memory per connection; portable is those of node:net and node:tls.",
     ),
+  governor: GOVERNOR,
+  shedding: SHEDDING,
   ticketKeys: section({
     rotation: ticketTime()
       .default('12h')
@@ -232,11 +236,7 @@ export const SETTINGS = section({
   })
     .prefault({})
     .describe('Keys of session tickets, made at the start, shared by the workers and kept in memory.'),
-  drain: section({
-    grace: duration('0s').default('30s').transform(toMs).describe('How long sessions may go on after the stop signal.'),
-  })
-    .prefault({})
-    .describe('The way a process ends.'),
+  drain: DRAIN.prefault({}).describe('The way a process ends.'),
   reload: section({
     watch: z
       .boolean(expected('true or false'))

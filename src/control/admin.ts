@@ -7,6 +7,7 @@ import type { Connections } from './connections.ts'
 import { jsonReply, listening, type Reply, type RunningServer, routesServer } from './http.ts'
 import type { Log } from './log.ts'
 import type { Reloaded } from './reload.ts'
+import type { ServerDrains } from './server-drains.ts'
 
 export interface AdminServerOptions {
   /** Path of the unix socket. */
@@ -14,6 +15,9 @@ export interface AdminServerOptions {
   readonly status: () => unknown
   /** Begins a drain and returns; the answer does not wait for its end. */
   readonly drain: () => void
+  readonly servers: Pick<ServerDrains, 'drain' | 'undo'>
+  /** Begins to replace the workers and returns; `status` tells how it goes. */
+  readonly restart: () => { readonly refused: string | null }
   /** Resolves when it is done, refused or ignored. */
   readonly reload: () => Promise<Reloaded>
   readonly certificates: Pick<RegistryOwner, 'list' | 'decide'>
@@ -31,12 +35,18 @@ const DECISION = z.strictObject({
   things: z.array(z.string()).max(64).optional(),
 })
 
+const SERVER = z.strictObject({ backend: z.string(), server: z.string(), undo: z.boolean().optional() })
+
 const KICK = z.strictObject({ clientId: z.string() })
 
 /** `sun_path` holds 108 bytes with the final zero on Linux and 104 on BSD and macOS: unix(7). */
 const MAX_SOCKET_PATH_BYTES = 103
 
 /**
+ * What shows identities or changes something: `GET /status`, `POST /drain` (of the instance, or of one server of a
+ * backend), `POST /restart`, `GET /connections`, `POST /kick`,
+        },
+      },
  * What shows identities or changes something: `GET /status`, `POST /drain`, `POST /reload`, `GET /connections`, `POST /kick`,
  * `GET` and `POST /certificates`. Who may open the socket (mode 0600, in a
  * folder made with 0700) may do it all; a folder that exists keeps its mode. A socket on which nobody listens is
@@ -56,9 +66,16 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Run
     {
       '/status': { GET: () => jsonReply(200, options.status()) },
       '/drain': {
-        POST: () => {
+        POST(body) {
+          if (body !== undefined) return drainServer(options, body)
           options.drain()
           return jsonReply(202, { draining: true })
+        },
+      },
+      '/restart': {
+        POST() {
+          const { refused } = options.restart()
+          return refused === null ? jsonReply(202, { restarting: true }) : jsonReply(409, { error: refused })
         },
       },
       '/reload': {
@@ -111,6 +128,17 @@ function decide({ certificates, log }: AdminServerOptions, body: unknown): Reply
   const { registry, fingerprint, status } = decided
   log.info({ registry, principal: fingerprint, status }, 'status of a certificate changed')
   return jsonReply(200, { registry, fingerprint, status })
+}
+
+function drainServer({ servers, log }: AdminServerOptions, body: unknown): Reply {
+  const wanted = SERVER.safeParse(body)
+  if (!wanted.success) return jsonReply(400, { error: 'expected nothing, or { "backend": "…", "server": "…" }' })
+  const { backend, server, undo = false } = wanted.data
+  const answer = undo ? servers.undo(backend, server) : servers.drain(backend, server)
+  if (answer.kind === 'refused') return jsonReply(404, { error: answer.reason })
+  log.info({ backend, server }, undo ? 'a server gets connections again' : 'a server is to be drained')
+  if (answer.warning !== null) log.warn({ backend, server }, answer.warning)
+  return jsonReply(200, { drained: answer.drained, warning: answer.warning })
 }
 
 async function removeStale(path: string): Promise<void> {

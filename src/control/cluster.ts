@@ -1,90 +1,34 @@
 import cluster, { type Worker } from 'node:cluster'
-import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue, type Registry } from 'prom-client'
-import type { Log } from './log.ts'
+import { AggregatorRegistry } from 'prom-client'
+import { LAST_WORDS_MS, type ToPrimary, type ToWorker } from './cluster-messages.ts'
 import type { WorkerExitReason } from './metrics.ts'
-
-/** `metricName` tells `_bucket`, `_sum` and `_count` of a histogram apart; prom-client's types lack it. */
-type Sample = MetricValue<string> & { metricName?: string }
-/** What a registry tells of itself; goes over IPC as JSON. */
-type Snapshot = MetricObjectWithValues<Sample>[]
-
-type ToWorker =
-  | { readonly brokergate: 'scrape'; readonly request: number }
-  | { readonly brokergate: 'drain'; readonly graceMs: number }
-  | { readonly brokergate: 'message'; readonly data: unknown }
-
-type ToPrimary =
-  | { readonly brokergate: 'ready' }
-  | { readonly brokergate: 'snapshot'; readonly request: number | null; readonly snapshot: Snapshot }
-  | { readonly brokergate: 'message'; readonly data: unknown }
+import type { Backoff, Primary, PrimaryOptions } from './primary.ts'
+import type { DrainOrder } from './process-drain.ts'
+import { Roll } from './rolling.ts'
+import { joined, type Snapshot } from './snapshots.ts'
 
 /** A worker that has not answered by then is counted as of its last answer. */
 const SCRAPE_DEADLINE_MS = 1_000
 /** Between the end of the grace period, when workers end what is left, and the kill. */
 const KILL_AFTER_GRACE_MS = 1_000
-/** For the last messages of a worker that is already gone. */
-const LAST_WORDS_MS = 500
+const READY_DEADLINE_MS = 60_000
 
-export interface Backoff {
-  readonly firstMs: number
-  readonly maxMs: number
-  /** A worker that lived this long is replaced at once, and the next delay starts over. */
-  readonly stableMs: number
-}
+/** In the environment of a worker: its place, which the one that replaces it takes over. */
+export const WORKER_PLACE = 'BROKERGATE_WORKER_PLACE'
 
 const BACKOFF: Backoff = { firstMs: 100, maxMs: 5_000, stableMs: 5_000 }
-
-export interface PrimaryOptions {
-  readonly workers: number
-  /** Script and arguments of the workers: those of this process unless given. */
-  readonly exec?: string
-  readonly args?: readonly string[]
-  /** Added to the environment of the workers. */
-  readonly env?: Readonly<Record<string, string>>
-  readonly log: Log
-  /** The primary's own metrics, joined with those of the workers. */
-  readonly registry: Registry
-  readonly spawnBackoff?: Backoff
-  readonly onWorkerExit?: (reason: WorkerExitReason, workerId: number) => void
-  readonly onReadyCount?: (count: number) => void
-  /** What a worker sent with `WorkerLink.send`. */
-  readonly onMessage?: (data: unknown, workerId: number) => void
-}
-
-export interface WorkerStatus {
-  readonly id: number
-  readonly pid: number
-  readonly state: 'starting' | 'ready' | 'draining'
-  /** Since its fork. */
-  readonly ageMs: number
-}
-
-export interface Primary {
-  /**
-   * Resolves when every worker has been ready once. Rejects when one ends before that: what it could not do
-   * (bind, read its files), its replacement could not do either; the others are killed and none is replaced.
-   * Stays open when a drain came first.
-   */
-  readonly started: Promise<void>
-  readonly readyCount: number
-  status(): readonly WorkerStatus[]
-  /** The metrics of all processes as one, in the Prometheus text format. Counters never go back when a worker ends. */
-  scrape(): Promise<string>
-  /** To every live worker's `onMessage`. */
-  broadcast(data: unknown): void
-  /** To the `onMessage` of one; nothing happens when it is gone. */
-  tell(workerId: number, data: unknown): void
-  /** Asks the workers to drain, kills those left a second after the grace period; 0 if all ended well, else 1. */
-  drain(graceMs: number): Promise<number>
-  /** Kills the workers now. */
-  kill(): void
-}
 
 interface Member {
   readonly worker: Worker
   readonly slot: number
   readonly forkedAt: number
+  /** Resolves with true when it is ready, with false when it ends before. */
+  readonly settled: PromiseWithResolvers<boolean>
+  readonly gone: PromiseWithResolvers<void>
   ready: boolean
+  /** It is to end, and its place has been taken. */
+  retiring: boolean
+  remaining: number | null
   killed: boolean
   exited: boolean
   /** Last known; null until it answered once. */
@@ -97,7 +41,8 @@ export function runPrimary(options: PrimaryOptions): Primary {
   const { log } = options
   const backoff = options.spawnBackoff ?? BACKOFF
   const members = new Set<Member>()
-  const waiting = new Set<NodeJS.Timeout>()
+  /** Places whose worker has ended and will be replaced. */
+  const waiting = new Map<number, NodeJS.Timeout>()
   const quickEnds = new Map<number, number>()
   const everReady = new Set<number>()
   let departed: Snapshot = []
@@ -105,6 +50,7 @@ export function runPrimary(options: PrimaryOptions): Primary {
   let running: Promise<string> | null = null
   let phase: 'starting' | 'running' | 'draining' | 'ended' = 'starting'
   let endedBadly = false
+  let roll: Roll | null = null
   const { promise: started, resolve: settleStarted, reject: failStarted } = Promise.withResolvers<void>()
   const { promise: drained, resolve: settleDrained } = Promise.withResolvers<void>()
   // Whoever does not wait for `started` must not be ended by its rejection.
@@ -118,15 +64,22 @@ export function runPrimary(options: PrimaryOptions): Primary {
   })
 
   const live = () => Array.from(members).filter((member) => !member.exited)
-  const readyCount = () => live().filter((member) => member.ready).length
+  const readyCount = () => live().filter((member) => member.ready && !member.retiring).length
 
-  function fork(slot: number): void {
-    const worker = cluster.fork(options.env)
+  /** The one place where workers come from. */
+  function fork(slot: number): Member {
+    clearTimeout(waiting.get(slot))
+    waiting.delete(slot)
+    const worker = cluster.fork({ ...options.env, [WORKER_PLACE]: String(slot) })
     const member: Member = {
       worker,
       slot,
       forkedAt: performance.now(),
+      settled: Promise.withResolvers(),
+      gone: Promise.withResolvers(),
       ready: false,
+      retiring: false,
+      remaining: null,
       killed: false,
       exited: false,
       snapshot: null,
@@ -141,12 +94,14 @@ export function runPrimary(options: PrimaryOptions): Primary {
     })
     worker.on('exit', (code, signal) => ended(member, code, signal))
     log.debug({ workerId: worker.id, workerPid: worker.process.pid }, 'worker started')
+    return member
   }
 
   function heard(member: Member, message: ToPrimary): void {
     switch (message?.brokergate) {
       case 'ready':
         member.ready = true
+        member.settled.resolve(true)
         everReady.add(member.slot)
         options.onReadyCount?.(readyCount())
         log.info({ workerId: member.worker.id, workerPid: member.worker.process.pid }, 'worker ready')
@@ -158,6 +113,9 @@ export function runPrimary(options: PrimaryOptions): Primary {
       case 'snapshot':
         member.snapshot = message.snapshot
         if (message.request !== null) member.pending.get(message.request)?.()
+        break
+      case 'left':
+        member.remaining = message.remaining
         break
       case 'message':
         options.onMessage?.(message.data, member.worker.id)
@@ -171,13 +129,15 @@ export function runPrimary(options: PrimaryOptions): Primary {
     const wasReady = member.ready
     member.exited = true
     member.ready = false
+    member.settled.resolve(false)
+    member.gone.resolve()
     for (const settle of member.pending.values()) settle()
     const stopping = phase === 'draining' || phase === 'ended'
     const reason: WorkerExitReason = member.killed
       ? 'killed'
       : signal
         ? 'signal'
-        : stopping && code === 0
+        : (stopping || member.retiring) && code === 0
           ? 'drained'
           : 'exit'
     if (reason !== 'drained') endedBadly = true
@@ -205,15 +165,43 @@ export function runPrimary(options: PrimaryOptions): Primary {
       failStarted(new Error(`worker ${worker.id} ended before it was ready (${signal ?? `exit code ${code}`})`))
       return
     }
+    if (member.retiring) {
+      log.info(facts, 'worker ended')
+      return
+    }
+    // Its place has been taken already, or is about to be.
+    if (live().some((other) => other.slot === member.slot && !other.retiring)) {
+      log.error(facts, wasReady ? 'worker ended; another one has its place' : 'worker ended before it could take over')
+      return
+    }
     const quick = livedMs < backoff.stableMs ? (quickEnds.get(member.slot) ?? 0) : null
     quickEnds.set(member.slot, quick === null ? 0 : quick + 1)
     const delayMs = quick === null ? 0 : Math.min(backoff.maxMs, backoff.firstMs * 2 ** quick)
     log.error({ ...facts, delayMs }, 'worker ended; it will be replaced')
-    const timer = setTimeout(() => {
-      waiting.delete(timer)
-      fork(member.slot)
-    }, delayMs)
-    waiting.add(timer)
+    waiting.set(
+      member.slot,
+      setTimeout(() => fork(member.slot), delayMs),
+    )
+  }
+
+  function stopReplacing(): void {
+    for (const timer of waiting.values()) clearTimeout(timer)
+    waiting.clear()
+  }
+
+  /** Tells one to drain, and kills it a second after its grace period. */
+  function retire(member: Member, order: DrainOrder): Promise<void> {
+    member.retiring = true
+    options.onReadyCount?.(readyCount())
+    tell(member, { brokergate: 'drain', order })
+    const timer = setTimeout(() => killOne(member), order.graceMs + KILL_AFTER_GRACE_MS)
+    return member.gone.promise.finally(() => clearTimeout(timer))
+  }
+
+  function killOne(member: Member): void {
+    if (member.exited) return
+    member.killed = true
+    member.worker.process.kill('SIGKILL')
   }
 
   /** Moves what a worker counted to the departed, after its last words: `exit` may overtake them. */
@@ -267,12 +255,8 @@ export function runPrimary(options: PrimaryOptions): Primary {
 
   function kill(): void {
     phase = 'ended'
-    for (const timer of waiting) clearTimeout(timer)
-    waiting.clear()
-    for (const member of live()) {
-      member.killed = true
-      member.worker.process.kill('SIGKILL')
-    }
+    stopReplacing()
+    for (const member of live()) killOne(member)
   }
 
   for (let slot = 0; slot < options.workers; slot++) fork(slot)
@@ -286,8 +270,10 @@ export function runPrimary(options: PrimaryOptions): Primary {
       live().map((member) => ({
         id: member.worker.id,
         pid: member.worker.process.pid ?? 0,
-        state: phase === 'draining' ? 'draining' : member.ready ? 'ready' : 'starting',
         ageMs: Math.round(performance.now() - member.forkedAt),
+        ...(phase === 'draining' || member.retiring
+          ? ({ state: 'draining', remaining: member.remaining } as const)
+          : ({ state: member.ready ? 'ready' : 'starting' } as const)),
       })),
     scrape() {
       running ??= scrape().finally(() => {
@@ -303,14 +289,46 @@ export function runPrimary(options: PrimaryOptions): Primary {
     broadcast(data) {
       for (const member of live()) tell(member, { brokergate: 'message', data })
     },
-    async drain(graceMs) {
+    async restart(order, prepare = async () => null) {
+      roll = new Roll({
+        places: options.workers,
+        readyDeadlineMs: options.readyDeadlineMs ?? READY_DEADLINE_MS,
+        prepare,
+        log,
+        over: () => phase !== 'running',
+        fork(place) {
+          const member = fork(place)
+          return {
+            id: member.worker.id,
+            ready: member.settled.promise,
+            kill: () => killOne(member),
+            // Whoever else is there: the one it is for, be it the first or one that was forked meanwhile.
+            retireOthers: async () => {
+              const others = live().filter((other) => other.slot === place && other !== member && !other.retiring)
+              await Promise.all(others.map((other) => retire(other, order)))
+            },
+          }
+        },
+      })
+      return await roll.run()
+    },
+    mayRestart() {
+      if (phase !== 'running')
+        return phase === 'starting' ? 'the workers are still starting' : 'the instance is draining'
+      return roll?.status.state === 'running' ? 'a restart is under way' : null
+    },
+    get restarting() {
+      return roll?.status ?? null
+    },
+    async drain(order) {
       if (phase === 'starting' || phase === 'running') {
         phase = 'draining'
         endedBadly = false
-        for (const timer of waiting) clearTimeout(timer)
-        waiting.clear()
-        for (const member of live()) tell(member, { brokergate: 'drain', graceMs })
-        const timer = setTimeout(kill, graceMs + KILL_AFTER_GRACE_MS)
+        stopReplacing()
+        const { pacePerSecond } = order
+        const own = pacePerSecond === null ? null : pacePerSecond / Math.max(1, live().length)
+        for (const member of live()) tell(member, { brokergate: 'drain', order: { ...order, pacePerSecond: own } })
+        const timer = setTimeout(kill, order.graceMs + KILL_AFTER_GRACE_MS)
         drained.then(() => clearTimeout(timer))
       }
       if (live().length === 0) settleDrained()
@@ -318,112 +336,5 @@ export function runPrimary(options: PrimaryOptions): Primary {
       return endedBadly ? 1 : 0
     },
     kill,
-  }
-}
-
-/** The sum of snapshots. Not prom-client's `aggregate`, whose result can only be read asynchronously: see `scrape`. */
-function joined(snapshots: readonly Snapshot[]): Snapshot {
-  const byName = new Map<string, MetricObjectWithValues<Sample>>()
-  for (const metric of snapshots.flat()) {
-    const known = byName.get(metric.name)
-    if (known === undefined) {
-      byName.set(metric.name, { ...metric, values: metric.values.map((value) => ({ ...value })) })
-      continue
-    }
-    const byLabels = new Map(known.values.map((value) => [keyOf(value), value]))
-    for (const value of metric.values) {
-      const same = byLabels.get(keyOf(value))
-      if (same === undefined) known.values.push({ ...value })
-      else same.value += value.value
-    }
-  }
-  return Array.from(byName.values())
-}
-
-function keyOf(value: Sample): string {
-  const labels = Object.entries(value.labels).sort(([left], [right]) => (left < right ? -1 : 1))
-  return JSON.stringify([value.metricName ?? null, labels])
-}
-
-export interface WorkerLinkOptions {
-  readonly registry: Registry
-  readonly log: Log
-  /** Lets sessions end within the grace period; this process exits when it resolves. */
-  readonly onDrain: (graceMs: number) => Promise<void>
-  /** Last chance, synchronously, when the primary is gone: nobody would replace this process or share its sockets. */
-  readonly onOrphaned?: () => void
-  /** What the primary sent with `broadcast`. */
-  readonly onMessage?: (data: unknown) => void
-}
-
-export interface WorkerLink {
-  readonly id: number
-  /** Tells the primary that this worker accepts. */
-  ready(): void
-  /** To the primary's `onMessage`. */
-  send(data: unknown): void
-  /** Sends the last counts and ends the process. */
-  exit(code: number): Promise<never>
-}
-
-/** The worker's end. It follows the primary only: what a terminal sends to the process group is not for it. */
-export function workerLink(options: WorkerLinkOptions): WorkerLink {
-  const { worker } = cluster
-  if (worker === undefined) throw new Error('not a worker process')
-  process.on('SIGINT', () => {})
-  process.on('SIGTERM', () => {})
-
-  const send = (message: ToPrimary, sent?: () => void) => {
-    if (process.connected) process.send?.(message, undefined, undefined, () => sent?.())
-    else sent?.()
-  }
-  const exit = async (code: number): Promise<never> => {
-    const snapshot = (await options.registry.getMetricsAsJSON()) as Snapshot
-    await new Promise<void>((resolve) => {
-      setTimeout(resolve, LAST_WORDS_MS)
-      send({ brokergate: 'snapshot', request: null, snapshot }, resolve)
-    })
-    process.exit(code)
-  }
-
-  let draining = false
-  process.on('message', async (message: ToWorker) => {
-    switch (message?.brokergate) {
-      case 'scrape': {
-        const snapshot = (await options.registry.getMetricsAsJSON()) as Snapshot
-        send({ brokergate: 'snapshot', request: message.request, snapshot })
-        break
-      }
-      case 'drain': {
-        if (draining) return
-        draining = true
-        let code = 0
-        try {
-          await options.onDrain(message.graceMs)
-        } catch (error) {
-          code = 1
-          options.log.error({ error }, 'drain failed')
-        }
-        await exit(code)
-        break
-      }
-      case 'message':
-        options.onMessage?.(message.data)
-        break
-    }
-  })
-  // A message cut short by the end of the primary; `disconnect` follows and decides.
-  worker.on('error', () => {})
-  // `node:cluster` would exit with 0 here by itself; an orphan has not ended well.
-  worker.on('disconnect', () => {
-    options.onOrphaned?.()
-    process.exit(1)
-  })
-
-  return {
-    id: worker.id,
-    ready: () => send({ brokergate: 'ready' }),
-    send: (data) => send({ brokergate: 'message', data }),
-    exit,
   }
 }

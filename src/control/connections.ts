@@ -8,6 +8,8 @@ export interface ConnectionRow {
   readonly domain: string
   /** ISO 8601. */
   readonly connectedAt: string
+  /** Its broker is away, and it waits for it. */
+  readonly held?: true
 }
 
 export interface Listing {
@@ -28,17 +30,21 @@ const MAX_ROWS = 1_000
 /** A worker that has not answered by then is left out. */
 const DEADLINE_MS = 1_000
 
+/** What of a session is looked at here. */
+export type Shown = Pick<LiveSession, 'id' | 'clientId' | 'principal' | 'domain' | 'connectedAt' | 'held' | 'close'>
+
 /** Those of this process. */
-export function ownConnections(sessions: () => Iterable<LiveSession>): Connections {
+export function ownConnections(sessions: () => Iterable<Shown>): Connections {
   return {
     async list() {
       const all = [...sessions()]
-      const connections = all.slice(0, MAX_ROWS).map(({ id, clientId, principal, domain, connectedAt }) => ({
+      const connections = all.slice(0, MAX_ROWS).map(({ id, clientId, principal, domain, connectedAt, held }) => ({
         id,
         clientId,
         principal,
         domain,
         connectedAt: new Date(connectedAt).toISOString(),
+        ...(held === true && { held }),
       }))
       return { connections, total: all.length }
     },

@@ -46,6 +46,12 @@ export async function runSteps(steps: readonly Step[], log: Log): Promise<boolea
   return well
 }
 
+/** Calls back at every SIGUSR2, which would otherwise end the process; the result stops that. */
+export function onRestartSignal(restart: () => void): () => void {
+  process.on('SIGUSR2', restart)
+  return () => process.off('SIGUSR2', restart)
+}
+
 export type StopSignal = 'SIGTERM' | 'SIGINT'
 
 export interface SignalOptions {

@@ -159,7 +159,7 @@ export const LOG_FIELDS = {
   port:          { unit: null,      help: 'The port whose rules apply.' },
   remoteAddress: { unit: null,      help: 'Address of the device: of the socket, or as a trusted PROXY header says.' },
   remotePort:    { unit: null,      help: 'Its port.' },
-  stage:         { unit: null,      help: 'The last stage it reached: accept, hello, handshake, request (between two of HTTP), authenticate, connect, open or relay.' },
+  stage:         { unit: null,      help: 'The last stage it reached: accept, hello, queue (for its handshake), handshake, request (between two of HTTP), authenticate, connect, open or relay.' },
   reason:        { unit: null,      help: 'Why it ended: downstream or upstream (that side closed), probe, or a reason of the failure table.' },
   fault:         { unit: null,      help: 'Whose side ended it: downstream, upstream or proxy.' },
   mode:          { unit: null,      help: 'Letter of the row of the port × ALPN table.' },
@@ -257,11 +257,14 @@ export function sessionLine(
   const fields = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
   return {
     // A drain ends every session; a warning for each would drown the ones that matter.
-    level: reason in FAILURES && fault !== 'downstream' && reason !== 'ERR_DRAINING' ? 'warn' : 'info',
+    level: reason in FAILURES && fault !== 'downstream' && !PLANNED.has(reason) ? 'warn' : 'info',
     fields,
     message: event === 'session' ? `session ended: ${label}` : `attempt ended in ${trace.stage}: ${label}`,
   }
 }
+
+/** Ends that an operator asked for. */
+const PLANNED: ReadonlySet<CloseReason> = new Set<CloseReason>(['ERR_DRAINING', 'ERR_SERVER_DRAINING'])
 
 function faultOf(reason: CloseReason): Fault {
   if (reason === 'upstream') return 'upstream'

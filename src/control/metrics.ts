@@ -2,7 +2,9 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { AuthMethod } from '../auth/authenticator.ts'
 import type { CloseReason } from '../connection.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
+import { SHIELD_OUTCOMES, type ShieldOutcome } from '../mqtt/shield-outcomes.ts'
 import type { ProvisionResult } from '../registry/self-registration.ts'
+import { type AdmissionCounters, admissionCounters, admissionMetrics } from './admission-metrics.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
 
 /** Whose decisions are counted; routes of HTTPS have actions of their own and are not among them. */
@@ -24,6 +26,7 @@ const LIMITS = [
   'send_maximum',
   'publishes_per_second',
   'bytes_per_second',
+  'slow_consumer',
 ] as const
 export type Limit = (typeof LIMITS)[number]
 
@@ -51,8 +54,11 @@ export interface TrafficCounters {
 /** What the stages tell. Every label value comes from a table of ours or from the configuration, never from a client. */
 export interface Metrics {
   readonly traffic: TrafficCounters
+  readonly admission: AdmissionCounters
+  /** How long a handshake had to wait for its turn; of those that had to. */
+  handshakeWaited(seconds: number): void
   accepted(port: number): void
-  acceptPaused(reason: 'descriptors' | 'connections'): void
+  acceptPaused(reason: 'descriptors' | 'connections' | 'overload'): void
   /** `result`: `ok`, `probe`, or a failure's reason. */
   hello(result: string): void
   /** `version`: `TLSv1.2`, `TLSv1.3` or `none`. */
@@ -69,6 +75,9 @@ export interface Metrics {
   connect(result: string, mqttVersion: '3.1.1' | '5' | 'unknown', seconds: number): void
   dial(backend: string, result: string, seconds: number): void
   sessions(delta: 1 | -1): void
+  /** Sessions held while their broker is away. */
+  shielded(backend: string, delta: 1 | -1): void
+  shieldOutcome(backend: string, outcome: ShieldOutcome): void
   registryReload(registry: string, result: ReloadResult): void
   revocationReload(result: ReloadResult): void
   provision(result: ProvisionResult): void
@@ -116,12 +125,19 @@ const LAG_BUCKETS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
 // biome-ignore format: a table is read down its columns
 export const METRICS = {
   connections_accepted_total:    { type: 'counter',   labels: ['port'],              help: 'Connections accepted, by the port whose rules apply.' },
-  accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out.' },
+  accept_pauses_total:           { type: 'counter',   labels: ['reason'],            help: 'Times that accepting stopped because descriptors or connections ran out, or because of overload.' },
   hellos_total:                  { type: 'counter',   labels: ['result'],            help: 'ClientHellos looked at; a probe closed without sending a byte.' },
   handshakes_total:              { type: 'counter',   labels: ['result', 'version'], help: 'TLS handshakes; version is none when it failed before one was agreed.' },
   handshakes_resumed_total:      { type: 'counter',   labels: ['version'],           help: 'TLS handshakes that went on with an earlier session; they are among those of handshakes_total that are ok.' },
   ticket_key_rotations_total:    { type: 'counter',   labels: [],                    help: 'Times that the keys of session tickets were replaced, by process; in a worker its first ones from the primary count.' },
   handshake_seconds:             { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'Duration of the TLS handshakes that succeeded.' },
+  handshakes_started_total:     { type: 'counter',   labels: ['kind'],              help: 'Handshakes begun, by what the ClientHello claims: full, or resumed.' },
+  handshakes_in_flight:         { type: 'gauge',     labels: ['kind'],              help: 'Handshakes under way that began within the last second.' },
+  handshakes_queued:            { type: 'gauge',     labels: [],                    help: 'ClientHellos that wait for their handshake.' },
+  handshake_wait_seconds:       { type: 'histogram', labels: [],                    buckets: CONNECTION_BUCKETS, help: 'How long handshakes waited for their turn; those that began at once are not among them.' },
+  resumption_claims_failed_total: { type: 'counter', labels: [],                    help: 'Handshakes that claimed an earlier session and turned out full, or came to no end; they are charged to the budget of full ones.' },
+  admission_refusals_total:     { type: 'counter',   labels: ['reason'],            help: 'Devices turned away to save work: the queue of handshakes was full (handshake_queue) or too slow (handshake_wait), too many connections of an address, an address or certificate that was refused a moment ago, too many sessions of a domain or principal, overload.' },
+  shedding:                     { type: 'gauge',     labels: ['reason'], join: 'max', help: 'Load shedding by what is short (lag, memory, descriptors): 0 none, 1 few full handshakes, 2 no new connections.' },
   identities_total:              { type: 'counter',   labels: ['method', 'result'],  help: 'Decisions about who a device is.' },
   lifecycle_events_total:        { type: 'counter',   labels: ['result'],            help: 'Lifecycle events for brokers: sent (the broker has acknowledged it), or dropped (it was away for too long).' },
   authorizer_calls_total:        { type: 'counter',   labels: ['authorizer', 'result'], help: 'Questions to an authorizer: allowed, denied, ok (a key set was read), canceled (the device left), or why there was no usable answer.' },
@@ -139,6 +155,8 @@ export const METRICS = {
   limits_exceeded_total:         { type: 'counter',   labels: ['limit'],             help: 'Times that a live session went past a limit.' },
   backend_dials_total:           { type: 'counter',   labels: ['backend', 'result'], help: 'Attempts to open a connection to a server of a backend.' },
   backend_dial_seconds:          { type: 'histogram', labels: ['backend'],           buckets: CONNECTION_BUCKETS, help: 'Duration of the dials that succeeded.' },
+  shielded_sessions:             { type: 'gauge',     labels: ['backend'],           help: 'Sessions held now because their broker is away (outageShield).' },
+  shield_outcomes_total:         { type: 'counter',   labels: ['backend', 'outcome'], help: 'Sessions that lost their broker under outageShield: resumed, or why the device was closed: expired (hold is over), session_gone (the broker has none any more), refused (by the broker), changed (it grants less than before), alone (its neighbors were not lost), ended (the device left, or we ended it), or not held at all: qos2, unkept and mid_packet (in flight), no_session (the broker keeps none), enhanced_auth, flapping (too often).' },
   connections_closed_total:      { type: 'counter',   labels: ['reason'],            help: 'Connections ended: the side that closed, or a failure of the failure table.' },
   registry_reloads_total:        { type: 'counter',   labels: ['registry', 'result'], help: 'Changes of a registry’s files, by process: in effect (ok), or refused and the former ones kept.' },
   revocation_reloads_total:      { type: 'counter',   labels: ['result'],            help: 'Changes of revocation lists, by process: in effect (ok), or refused and the former ones kept.' },
@@ -149,6 +167,11 @@ export const METRICS = {
   config_last_reload_success_timestamp_seconds: { type: 'gauge', labels: [],         join: 'max', help: 'When the settings on disk were in force last, in seconds since 1970.' },
   event_loop_lag_seconds:        { type: 'histogram', labels: [],                    buckets: LAG_BUCKETS, help: 'How late a timer of 100 ms came: what everything in that process waited.' },
   workers:                       { type: 'gauge',     labels: [],                    help: 'Worker processes that are ready; 0 when one process does everything.' },
+  draining:                      { type: 'gauge',     labels: [],                    join: 'max', help: '1 while a process ends its sessions: at the stop signal, or as a worker that is replaced.' },
+  drain_sessions_remaining:      { type: 'gauge',     labels: ['scope'],             help: 'What has not ended yet of a drain: connections of processes that end (process), sessions on drained servers (server).' },
+  drains_total:                  { type: 'counter',   labels: ['scope', 'result'],   help: 'Drains that are over: everything ended in time (done), some were cut off (cut), or it was called off (undone).' },
+  backend_servers_drained:       { type: 'gauge',     labels: ['backend'],           join: 'max', help: 'Servers of a backend that get no new connections because an operator empties them.' },
+  worker_restarts_total:         { type: 'counter',   labels: ['result'],            help: 'Rolling restarts of the workers: all replaced (done), or broken off with the old ones in place (aborted).' },
   worker_exits_total:            { type: 'counter',   labels: ['reason'],            help: 'Worker processes that ended: as asked (drained), with a code (exit), by a signal (signal), by us (killed).' },
   build_info:                    { type: 'gauge',     labels: ['version', 'runtime', 'transport'], join: 'max', help: 'Always 1; the labels tell what is running.' },
   process_resident_memory_bytes: { type: 'gauge',     labels: [],                    help: 'Resident memory of all processes; pages they share are counted in each.' },
@@ -186,6 +209,13 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_DOMAIN_DISABLED:            ['hello'],
   ERR_PORT_UNSERVED:              ['hello'],
   ERR_ALPN_UNSUPPORTED:           ['hello'],
+  ERR_ADDRESS_CONNECTIONS:        ['hello'],
+  ERR_ADDRESS_REFUSED:            [],
+  ERR_HANDSHAKE_QUEUE:            [],
+  ERR_HANDSHAKE_WAIT:             [],
+  ERR_OVERLOADED:                 ['connect'],
+  ERR_DOMAIN_SESSIONS:            ['connect'],
+  ERR_PRINCIPAL_SESSIONS:         ['connect'],
   ERR_HANDSHAKE_TIMEOUT:          ['handshake'],
   ERR_HANDSHAKE_FAILED:           ['handshake'],
   ERR_CERTIFICATE_ABSENT:         ['identity'],
@@ -243,7 +273,8 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_TOPIC_ALIAS_INVALID:        [],
   ERR_RECEIVE_MAXIMUM:            [],
   ERR_SUBSCRIPTION_ID_UNSUPPORTED: [],
-  ERR_SESSION_TAKEN_OVER:         [],
+  ERR_SLOW_CONSUMER:              [],
+  ERR_SESSION_TAKEN_OVER:         ['connect'],
   ERR_MAX_CONNECT_TIME:           [],
   ERR_ADMINISTRATIVE:             [],
   ERR_PACKET_MALFORMED:           [],
@@ -251,8 +282,10 @@ export const RUNGS: Readonly<Partial<Record<FailureCode, readonly Rung[]>>> = {
   ERR_PACKET_TOO_LARGE:           [],
   ERR_KEEP_ALIVE_TIMEOUT:         [],
   ERR_DRAINING:                   ['connect'],
+  ERR_SERVER_DRAINING:            ['connect'],
   ERR_BACKEND_REFUSED:            ['connect', 'dial'],
   ERR_BACKEND_TIMEOUT:            ['connect', 'dial'],
+  ERR_DIAL_EXHAUSTED:             ['connect', 'dial'],
   ERR_BACKEND_UNTRUSTED:          ['connect', 'dial'],
   ERR_BACKEND_PROTOCOL:           ['connect'],
   ERR_BACKEND_LOST:               ['connect'],
@@ -290,6 +323,9 @@ const PROVISIONS = [
 
 /** How a worker ended, as `worker_exits_total` and the log tell it. */
 export const WORKER_EXIT_REASONS = ['drained', 'exit', 'signal', 'killed'] as const
+export type RestartOutcome = 'done' | 'aborted'
+/** What is emptied: a process of ours, or a server of a backend. */
+export type DrainScope = 'process' | 'server'
 export type WorkerExitReason = (typeof WORKER_EXIT_REASONS)[number]
 
 /** Results of `authorizer_calls_total` with an answer. */
@@ -343,6 +379,16 @@ export interface MetricsParts {
   readonly supervision: {
     workers(count: number): void
     workerExited(reason: WorkerExitReason): void
+    restarted(result: RestartOutcome): void
+  }
+  /** Told by whoever drains. */
+  readonly drains: {
+    draining(on: boolean): void
+    remaining(scope: DrainScope, count: number): void
+    ended(result: 'done' | 'cut'): void
+    /** Of the servers of one backend. */
+    serverEnded(result: 'done' | 'cut' | 'undone'): void
+    serversDrained(backend: string, count: number): void
   }
   /** Told of reloads of the settings. */
   readonly settings: {
@@ -398,7 +444,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
 
   const accepted = counter('connections_accepted_total')
   const pauses = counter('accept_pauses_total')
-  for (const reason of ['descriptors', 'connections']) pauses.inc({ reason }, 0)
+  for (const reason of ['descriptors', 'connections', 'overload']) pauses.inc({ reason }, 0)
 
   const hellos = counter('hellos_total')
   for (const result of ['ok', 'probe', ...reasonsOn('hello')]) hellos.inc({ result }, 0)
@@ -410,6 +456,17 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const resumptions = counter('handshakes_resumed_total')
   for (const version of ['TLSv1.2', 'TLSv1.3']) resumptions.inc({ version }, 0)
   const ticketKeyRotations = counter('ticket_key_rotations_total')
+
+  const admission = admissionCounters()
+  admissionMetrics(admission, {
+    counter: (name, collect) =>
+      counter(name, (self) => {
+        self.reset()
+        collect((labels, value) => self.inc(labels, value))
+      }),
+    gauge: (name, collect) => gauge(name, (self) => collect((labels, value) => self.set(labels, value))),
+  })
+  const handshakeWait = histogram('handshake_wait_seconds')
 
   const identities = counter('identities_total')
   for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
@@ -473,6 +530,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
 
   const dials = counter('backend_dials_total')
   const dialSeconds = histogram('backend_dial_seconds')
+  const shielded = gauge('shielded_sessions')
+  const shieldOutcomes = counter('shield_outcomes_total')
 
   const registryReloads = counter('registry_reloads_total')
   const revocationReloads = counter('revocation_reloads_total')
@@ -486,6 +545,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     for (const port of ports) accepted.inc({ port }, 0)
     for (const backend of backends) {
       for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
+      for (const outcome of SHIELD_OUTCOMES) shieldOutcomes.inc({ backend, outcome }, 0)
+      shielded.inc({ backend }, 0)
       if (!timed.has(backend)) dialSeconds.zero({ backend })
       timed.add(backend)
     }
@@ -507,6 +568,18 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const workerExits = counter('worker_exits_total')
   for (const reason of WORKER_EXIT_REASONS) workerExits.inc({ reason }, 0)
 
+  const restarts = counter('worker_restarts_total')
+  for (const result of ['done', 'aborted']) restarts.inc({ result }, 0)
+
+  const draining = gauge('draining')
+  const drainRemaining = gauge('drain_sessions_remaining')
+  for (const scope of ['process', 'server']) drainRemaining.set({ scope }, 0)
+  const drains = counter('drains_total')
+  for (const result of ['done', 'cut']) drains.inc({ scope: 'process', result }, 0)
+  for (const result of ['done', 'cut', 'undone']) drains.inc({ scope: 'server', result }, 0)
+  const drainedServers = gauge('backend_servers_drained')
+  for (const backend of options.backends ?? []) drainedServers.set({ backend }, 0)
+
   gauge('build_info').set({ version: options.version, runtime, transport: options.transport ?? 'portable' }, 1)
   gauge('process_resident_memory_bytes', (self) => self.set(process.memoryUsage.rss()))
   gauge('process_heap_used_bytes', (self) => self.set(process.memoryUsage().heapUsed))
@@ -525,6 +598,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     registry,
     metrics: {
       traffic,
+      admission,
+      handshakeWaited: (seconds) => handshakeWait.observe(seconds),
       accepted: (port) => accepted.inc({ port }),
       acceptPaused: (reason) => pauses.inc({ reason }),
       hello: (result) => hellos.inc({ result }),
@@ -552,6 +627,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         if (result === 'ok') dialSeconds.observe({ backend }, seconds)
       },
       sessions: (delta) => sessions.inc(delta),
+      shielded: (backend, delta) => shielded.inc({ backend }, delta),
+      shieldOutcome: (backend, outcome) => shieldOutcomes.inc({ backend, outcome }),
       registryReload: (registry, result) => registryReloads.inc({ registry, result }),
       revocationReload: (result) => revocationReloads.inc({ result }),
       provision: (result) => provisions.inc({ result }),
@@ -564,6 +641,14 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     supervision: {
       workers: (count) => workers.set(count),
       workerExited: (reason) => workerExits.inc({ reason }),
+      restarted: (result) => restarts.inc({ result }),
+    },
+    drains: {
+      draining: (on) => draining.set(on ? 1 : 0),
+      remaining: (scope, count) => drainRemaining.set({ scope }, count),
+      ended: (result) => drains.inc({ scope: 'process', result }),
+      serverEnded: (result) => drains.inc({ scope: 'server', result }),
+      serversDrained: (backend, count) => drainedServers.set({ backend }, count),
     },
     settings: {
       reloaded: (result) => settingsReloads.inc({ result }),
@@ -596,6 +681,8 @@ function measureLag(histogram: Histogram<never>): () => void {
 /** For tests, and for people who scrape nothing. */
 export const NO_METRICS: Metrics = {
   traffic: trafficCounters(),
+  admission: admissionCounters(),
+  handshakeWaited() {},
   accepted() {},
   acceptPaused() {},
   hello() {},
@@ -609,6 +696,8 @@ export const NO_METRICS: Metrics = {
   connect() {},
   dial() {},
   sessions() {},
+  shielded() {},
+  shieldOutcome() {},
   registryReload() {},
   revocationReload() {},
   provision() {},

@@ -43,8 +43,8 @@ export interface WorkersOptions<M> {
 export interface WorkersTarget<M> extends Target<M> {
   /** To be called with every message of a worker; false when it is not for this. */
   heard(message: unknown, workerId: number): boolean
-  /** The worker is gone. */
-  ended(workerId: number): void
+  /** The worker is gone: as it was asked to, or by itself. */
+  ended(workerId: number, asAsked: boolean): void
   /** The generations that live in a worker, the oldest first; null while it has not said. */
   living(workerId: number): readonly number[] | null
 }
@@ -176,10 +176,11 @@ export function workersTarget<M extends Numbered>(options: WorkersOptions<M>): W
       return true
     },
 
-    ended(workerId) {
+    ended(workerId, asAsked) {
       const member = members.get(workerId)
       members.delete(workerId)
-      member?.answer?.give([`worker ${workerId} ended while it made the new settings possible`])
+      // One that drains has no part in what comes; one that breaks down may do so by what it was asked to make.
+      member?.answer?.give(asAsked ? [] : [`worker ${workerId} ended while it made the new settings possible`])
       member?.served?.()
     },
 

@@ -13,6 +13,7 @@ import { publishLimits } from '../https/publish.ts'
 import { routeTable } from '../https/routes.ts'
 import { type DomainRules, domainRules } from '../mqtt/domain-rules.ts'
 import type { Tell } from '../mqtt/presence.ts'
+import type { SeatLimits } from '../mqtt/seats.ts'
 import type { DeniedAction, MqttHandler, SessionLimits } from '../mqtt/session.ts'
 import type { Permit } from '../policy/permit.ts'
 import { connectionVariables } from '../policy/variables.ts'
@@ -29,6 +30,10 @@ export interface Host {
   readonly forwarder: Forwarder
   readonly answered: FrontParts['answered']
   readonly denied: (told: DeniedAction) => void
+  /** @throws {ProxyError} when there is no room for another session */
+  readonly room: (domain: Domain) => void
+  /** Aborted when no new connections are taken. */
+  readonly draining: AbortSignal
 }
 
 /** One generation, ready to serve connections. */
@@ -38,7 +43,11 @@ export interface Service extends Mortal, Served {
   readonly sessionLimits: SessionLimits
   readonly tell: Tell | null
   rulesFor(domain: Pick<Domain, 'name'>): DomainRules
+  /** Most sessions of a domain, by its name. */
+  seatsOf(domain: string): SeatLimits
 }
+
+const UNLIMITED: SeatLimits = { most: null, perPrincipal: null }
 
 /** For the broker to answer CONNECT. */
 const CONNACK_TIMEOUT_MS = 10_000
@@ -48,6 +57,8 @@ export function serviceOf(generation: Generation, host: Host): Service {
   const { limits } = settings
   const rulesFor = domainRules(settings)
   const https = httpsFront(generation, host, rulesFor)
+  // By the first of the server names, which is what a domain is called.
+  const seats = new Map(settings.domains.map(({ serverNames, sessions }) => [serverNames[0]!, sessions]))
   return {
     number: generation.number,
     generation,
@@ -56,6 +67,7 @@ export function serviceOf(generation: Generation, host: Host): Service {
     lift: settings.transport === 'auto',
     https,
     rulesFor,
+    seatsOf: (domain) => seats.get(domain) ?? UNLIMITED,
     sessionLimits: {
       connectTimeoutMs: limits.connectTimeout,
       connectBytes: limits.connectSize,
@@ -85,6 +97,7 @@ function httpsFront(generation: Generation, host: Host, rulesFor: Service['rules
       headers: http.headers,
       bodyBytes: http.bodySize,
     },
+    draining: host.draining,
     identify: host.identify,
     presentsSigV4,
     presentsCustom,
@@ -98,6 +111,7 @@ function httpsFront(generation: Generation, host: Host, rulesFor: Service['rules
         maxMessageBytes: limits.webSocketMessageSize,
         firstMessageBytes: limits.connectSize,
       }),
+    room: host.room,
     serveMqtt: host.mqtt.serveArrival,
     routes: (domain) => routes.get(domain.name) ?? [],
     httpBackend: generation.httpBackend,

@@ -1,4 +1,5 @@
 import type { Backend, UpstreamIdentity } from '../backend/backend.ts'
+import type { DrainedServers } from '../backend/drained.ts'
 import type { Publisher } from '../backend/publisher.ts'
 import type { BackendTls, DialResult } from '../backend/tcp.ts'
 import type { BackendSettings, Settings } from '../config/schema.ts'
@@ -8,6 +9,7 @@ import { reasonOf } from '../errors.ts'
 import type { EventSink } from '../events.ts'
 import type { HttpBackend } from '../https/forward.ts'
 import { encodeProxyV2, LOCAL_V2 } from '../listener/proxy-protocol.ts'
+import type { ShieldSettings } from '../mqtt/shield.ts'
 import { BACKENDS, EVENT_SINKS, PUBLISHERS } from '../plugins.ts'
 import type { RegistryLog } from '../registry/live.ts'
 import type { Lease } from './shared.ts'
@@ -24,6 +26,8 @@ export interface Upstreams {
 export interface UpstreamDeps {
   readonly metrics: Metrics
   readonly embeddedPath: string
+  /** Servers that get no new connections; null: all do. */
+  readonly drained: DrainedServers | null
   readonly log: RegistryLog
   readonly read: (file: string) => string
   readonly lease: Lease
@@ -65,7 +69,7 @@ function makeBroker(name: string, backend: BrokerSettings, settings: Settings, d
     makeBackend(name, backend, tls, maxMessageBytes, deps, lift),
   )
   const publisher = lease.use<Publisher>('publisher', { key: [...key, publish], close: (one) => one.close() }, () =>
-    makePublisher(made, backend),
+    makePublisher(made, backend, deps),
   )
   return { made, publisher }
 }
@@ -144,7 +148,7 @@ function makeHttpBackend(
   }
 }
 
-function makePublisher(backend: Backend, { identity, publish }: BrokerSettings): Publisher {
+function makePublisher(backend: Backend, { identity, publish }: BrokerSettings, { drained }: UpstreamDeps): Publisher {
   return PUBLISHERS.pool({
     backend,
     ...PUBLISHERS.credentials(identity, publish),
@@ -153,6 +157,7 @@ function makePublisher(backend: Backend, { identity, publish }: BrokerSettings):
     queue: publish.queue,
     principalProperty: publish.principalProperty,
     addressProperty: publish.addressProperty,
+    ...(drained !== null && { drained }),
   })
 }
 
@@ -161,7 +166,7 @@ function makeBackend(
   settings: BrokerSettings,
   tls: BackendTls | null,
   maxMessageBytes: number,
-  { metrics, embeddedPath }: UpstreamDeps,
+  { metrics, embeddedPath, drained }: UpstreamDeps,
   lift: boolean,
 ): Backend {
   const { username, password, clientId, keepAlive } = settings.identity
@@ -183,6 +188,8 @@ function makeBackend(
     balance: settings.balance,
     connectTimeoutMs: settings.connectTimeout,
     proxyHeader: settings.identity.proxyProtocol === 'v2' ? proxyHeader : null,
+    outageShield: shieldOf(settings.outageShield),
+    drained: (peer: string) => drained?.has(name, peer) === true,
     onDial,
   }
   if (settings.kind === 'ws') {
@@ -192,6 +199,12 @@ function makeBackend(
   }
   const servers = settings.servers.map(({ address }) => address)
   return BACKENDS[settings.kind]({ ...common, servers, lift, tls })
+}
+
+function shieldOf(settings: Exclude<BrokerSettings, { kind: 'embedded' }>['outageShield']): ShieldSettings | null {
+  if (settings === null) return null
+  const { hold, buffer, resumesPerSecond } = settings
+  return { holdMs: hold, bufferBytes: buffer, resumesPerSecond }
 }
 
 function brokerTls({ ca, serverName, cert, key }: SecureSettings, { read }: UpstreamDeps): BackendTls {
@@ -211,6 +224,7 @@ const DIAL_LABELS: Readonly<Record<DialResult, string>> = {
   refused: reasonOf('ERR_BACKEND_REFUSED'),
   timeout: reasonOf('ERR_BACKEND_TIMEOUT'),
   untrusted: reasonOf('ERR_BACKEND_UNTRUSTED'),
+  exhausted: reasonOf('ERR_DIAL_EXHAUSTED'),
   canceled: 'canceled',
 }
 

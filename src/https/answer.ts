@@ -42,6 +42,16 @@ const TOLD: ReadonlySet<FailureCode> = new Set<FailureCode>([
   'ERR_SUBPROTOCOL',
 ])
 
+/**
+ * When a device may try again, in seconds (RFC 9110 §10.2.3): between these, so that those who were refused together do
+ * not come back together.
+ */
+const RETRY_AFTER: Readonly<Partial<Record<FailureCode, readonly [least: number, most: number]>>> = {
+  ERR_OVERLOADED: [5, 15],
+  ERR_DOMAIN_SESSIONS: [30, 90],
+  ERR_PRINCIPAL_SESSIONS: [30, 90],
+}
+
 /** RFC 9110 §15.5.22 wants the protocol named, RFC 6455 §4.2.2 the version. */
 const UPGRADE = { upgrade: 'websocket', 'sec-websocket-version': '13' } as const
 
@@ -62,15 +72,23 @@ export function failure(
 ): Answer {
   const status = statusOf(code)
   const { name, message } = KINDS[status]!
+  const retryAfter = retryAfterSeconds ?? retryAfterOf(code)
   return answer(
     status,
     { message: messageOf(code, detail) ?? message, traceId },
     {
       'x-amzn-ErrorType': `${name}:`,
       ...(status === 426 ? UPGRADE : {}),
-      ...(retryAfterSeconds === null ? {} : { 'retry-after': String(Math.ceil(retryAfterSeconds)) }),
+      ...(retryAfter === null ? {} : { 'retry-after': String(Math.ceil(retryAfter)) }),
     },
   )
+}
+
+function retryAfterOf(code: FailureCode): number | null {
+  const range = RETRY_AFTER[code]
+  if (range === undefined) return null
+  const [least, most] = range
+  return least + Math.random() * (most - least)
 }
 
 /** The HTTP status of a code; what has none of its own is told by whose side failed. */

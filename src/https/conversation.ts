@@ -3,7 +3,7 @@ import type { Authenticated } from '../auth/authenticator.ts'
 import type { CloseReason, SecuredConnection, Trace } from '../connection.ts'
 import { FAILURES, type FailureCode, ProxyError } from '../errors.ts'
 import type { Answer } from './answer.ts'
-import { type HttpLimits, LIFETIME_MS, LINGER_MS, MAX_WAITING, type Timer } from './limits.ts'
+import { type HttpLimits, LIFETIME_MS, LINGER_BYTES, LINGER_MS, MAX_WAITING, type Timer } from './limits.ts'
 import { writeAnswer } from './raw.ts'
 
 /** What ends a connection from outside. */
@@ -59,6 +59,9 @@ export class Conversation implements Closable {
   #cancel: () => void
   readonly #cancelLife: () => void
   readonly #tap = (chunk: Buffer) => this.#look(chunk)
+
+  /** Bytes that came after our end; null before it. */
+  #thrownAway: number | null = null
 
   constructor(
     connection: SecuredConnection,
@@ -161,8 +164,18 @@ export class Conversation implements Closable {
     this.break()
     this.#cancel()
     this.#socket.end()
+    if (this.#thrownAway === null) {
+      this.#thrownAway = 0
+      this.#socket.on('data', (chunk: Buffer) => this.#drop(chunk.length))
+    }
     this.#socket.resume()
     this.#cancel = this.#timer(() => this.#socket.destroy(), LINGER_MS)
+  }
+
+  /** Who goes on and on is not read for as long as the end takes, but cut off. */
+  #drop(bytes: number): void {
+    this.#thrownAway = (this.#thrownAway ?? 0) + bytes
+    if (this.#thrownAway > LINGER_BYTES && !this.#socket.destroyed) this.#socket.destroy()
   }
 
   destroy(code: FailureCode | null, detail: string): void {
@@ -183,6 +196,12 @@ export class Conversation implements Closable {
     if (this.#waiting > 0) return
     this.remember(new ProxyError(code, FAILURES[code].help))
     this.linger()
+  }
+
+  /** No request after this one: who waits between two is told at once, who has not asked yet may ask once. */
+  drain(): void {
+    this.#closing ??= 'ERR_DRAINING'
+    if (this.#started && this.#idle) this.close('ERR_DRAINING')
   }
 
   /** The socket belongs to another protocol now, which ends it; `ending` is then how this connection ended. */

@@ -7,7 +7,7 @@ import { type Answer, failure } from './answer.ts'
 import { type BodyOptions, readBody } from './body.ts'
 import type { Conversation } from './conversation.ts'
 import type { Head } from './head.ts'
-import { LINGER_MS, type Timer } from './limits.ts'
+import { LINGER_BYTES, LINGER_MS, type Timer } from './limits.ts'
 
 /** Where a request went; the label of `http_requests_total`. */
 export type RouteLabel = 'publish' | 'mqtt' | 'forward' | 'none'
@@ -154,17 +154,24 @@ export class Exchange {
     this.#answered({ traceId: this.traceId, route: this.route, status, seconds, failure })
   }
 
-  /** Reads on for a while and throws away. */
+  /** Reads on for a while, within a bound, and throws away. */
   #drain(): Promise<void> {
     const { request, conversation } = this
     return new Promise((resolve) => {
+      let bytes = 0
+      const onData = (chunk: Buffer) => {
+        bytes += chunk.length
+        if (bytes > LINGER_BYTES) over()
+      }
       const over = () => {
         cancel()
+        request.off('data', onData)
         request.off('end', over)
         conversation.gone.removeEventListener('abort', over)
         resolve()
       }
       const cancel = this.#timer(over, LINGER_MS)
+      request.on('data', onData)
       request.on('end', over)
       conversation.gone.addEventListener('abort', over)
       if (conversation.gone.aborted || request.complete) return over()

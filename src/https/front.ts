@@ -134,18 +134,23 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
         parts.answered(connection, { traceId, route: 'none', status: statusOf(error.code), seconds: 0, failure: error })
         return failure(error.code, traceId, null, error.message)
       })
-      const onDrain = () => conversation.close('ERR_DRAINING')
-      signal.addEventListener('abort', onDrain, { once: true })
+      const onClosing = () => conversation.close('ERR_DRAINING')
+      const onDraining = () => conversation.drain()
+      const { draining } = parts
+      signal.addEventListener('abort', onClosing, { once: true })
+      draining?.addEventListener('abort', onDraining, { once: true })
       open.add(conversation)
       if (retired) conversation.endWithNextAnswer()
-      if (signal.aborted) onDrain()
+      if (draining?.aborted) onDraining()
+      if (signal.aborted) onClosing()
       else if (!connection.tls.destroyed) {
         conversations.set(connection.tls, { conversation, closing: signal })
         server.emit('connection', connection.tls)
         conversation.listen()
       }
       return conversation.done.finally(() => {
-        signal.removeEventListener('abort', onDrain)
+        signal.removeEventListener('abort', onClosing)
+        draining?.removeEventListener('abort', onDraining)
         open.delete(conversation)
       })
     },

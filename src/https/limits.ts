@@ -25,6 +25,8 @@ export const MAX_WAITING = 16
 
 /** How long the rest of a refused request is read and thrown away, so that the answer is not lost to a reset. */
 export const LINGER_MS = 2_000
+/** And at most so many bytes of what it was still sending: room for a body that was refused while it came. */
+export const LINGER_BYTES = 262_144
 
 /** Runs something later, and returns what calls it off. */
 export type Timer = (run: () => void, ms: number) => () => void

@@ -31,6 +31,8 @@ export type WebSocketUpgrade =
 export interface FrontParts {
   readonly limits: HttpLimits
   readonly timer?: Timer
+  /** Aborted when no new connections are taken: those that are here end with their running or their first request. */
+  readonly draining?: AbortSignal
   readonly identify: Identify
   /** Whether the request carries anything of Signature Version 4. */
   presentsSigV4(http: HttpProof): boolean
@@ -44,6 +46,8 @@ export interface FrontParts {
   publishLimits(domain: Domain): PublishLimits
   /** Where the publishes of a domain go. */
   publisher(domain: Domain): Publisher
+  /** Whether another session of the domain has a place; absent: always. @throws {ProxyError} why it has none */
+  room?(domain: Domain): void
   websocket(request: IncomingMessage, socket: Duplex, head: Buffer): WebSocketUpgrade
   readonly serveMqtt: MqttHandler['serveArrival']
   routes(domain: Domain): readonly Route[]

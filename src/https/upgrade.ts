@@ -74,6 +74,8 @@ class Upgrading {
     const { row, proved } = wayOf(parts, conversation, head, http, 'wss')
     const who = proved ? await whoOf(parts, conversation, row, http) : null
     if (conversation.gone.aborted) return
+    // A session that has no place is better refused here than after its CONNECT.
+    parts.room?.(conversation.connection.domain)
     const upgraded = parts.websocket(request, socket, early)
     if (upgraded.kind === 'refused') throw new ProxyError(upgraded.code, upgraded.detail)
     this.#tell(101, null)

@@ -10,6 +10,11 @@ export interface ClientHello {
   readonly legacyVersion: number
   /** The device means to send data before it knows who we are. RFC 8446 §4.2.10. */
   readonly hasEarlyData: boolean
+  /**
+   * The device offers an earlier session: `pre_shared_key` (RFC 8446 §4.2.11), or a ticket (RFC 5077 §3.2). A claim and no
+   * more. A session id alone is none: 1.3 sends a random one, and here is no cache that would know it.
+   */
+  readonly offersSession: boolean
   /** Fingerprint of the client's software, see `ja4.ts`. */
   readonly ja4: string
 }
@@ -45,6 +50,8 @@ const MAX_RECORD = 16_384
 const SERVER_NAME = 0
 const SIGNATURE_ALGORITHMS = 13
 const ALPN = 16
+const SESSION_TICKET = 35
+const PRE_SHARED_KEY = 41
 const EARLY_DATA = 42
 const SUPPORTED_VERSIONS = 43
 
@@ -278,6 +285,7 @@ function parseBody(body: Uint8Array): ClientHello | Malformed {
   let alpnProtocols: readonly string[] = []
   let supportedVersions: readonly number[] | null = null
   let signatureAlgorithms: readonly number[] = []
+  let hasTicket = false
 
   // Before TLS 1.2 a hello could end here, without so much as the length of its extensions.
   if (fields.left > 0) {
@@ -310,6 +318,8 @@ function parseBody(body: Uint8Array): ClientHello | Malformed {
         const found = data.only(2)?.u16s() ?? null
         if (found === null) return malformed('signature_algorithms does not add up')
         signatureAlgorithms = found
+      } else if (type === SESSION_TICKET) {
+        hasTicket = data.left > 0
       }
     }
   }
@@ -320,6 +330,7 @@ function parseBody(body: Uint8Array): ClientHello | Malformed {
     supportedVersions: supportedVersions?.filter((version) => !isGrease(version)) ?? [legacyVersion],
     legacyVersion,
     hasEarlyData: types.has(EARLY_DATA),
+    offersSession: hasTicket || types.has(PRE_SHARED_KEY),
     ja4: ja4Of({
       legacyVersion,
       supportedVersions,

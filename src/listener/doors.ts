@@ -1,9 +1,9 @@
-import type { Socket } from 'node:net'
+import type { AcceptedSocket } from '../connection.ts'
 import type { ListenerOptions } from './listener.ts'
 
 /** What binds: an `Acceptor`. */
 export interface Binder {
-  listen(options: ListenerOptions, accept: (socket: Socket) => void): Promise<Bound>
+  listen(options: ListenerOptions, accept: (socket: AcceptedSocket) => void): Promise<Bound>
 }
 
 /** A listening socket. */
@@ -27,7 +27,7 @@ interface Door {
   options: ListenerOptions
   bound: Bound
   /** What came before the commit; null once it is served. */
-  waiting: Socket[] | null
+  waiting: AcceptedSocket[] | null
 }
 
 const nameOf = ({ host, port }: ListenerOptions): string => `${host} port ${port}`
@@ -38,10 +38,12 @@ const MAX_WAITING = 1_024
 /** The listening sockets of one process, and how another set takes the place of one without a gap. */
 export class Doors {
   readonly #binder: Binder
-  readonly #serve: (socket: Socket, options: ListenerOptions) => void
+  readonly #serve: (socket: AcceptedSocket, options: ListenerOptions) => void
   #doors = new Map<string, Door>()
+  /** This process takes in nobody any more; its sessions still follow other settings. */
+  #closed = false
 
-  constructor(binder: Binder, serve: (socket: Socket, options: ListenerOptions) => void) {
+  constructor(binder: Binder, serve: (socket: AcceptedSocket, options: ListenerOptions) => void) {
     this.#binder = binder
     this.#serve = serve
   }
@@ -55,6 +57,7 @@ export class Doors {
    * @throws nothing: an address that is taken is an answer
    */
   async prepare(wanted: readonly ListenerOptions[]): Promise<DoorsChange | string> {
+    if (this.#closed) return { commit() {}, abort() {} }
     const opened: [string, Door][] = []
     const next = new Map<string, Door>()
     for (const [index, options] of wanted.entries()) {
@@ -62,6 +65,10 @@ export class Doors {
       const name = options.port === 0 ? `${nameOf(options)} ${index}` : nameOf(options)
       const known = this.#doors.get(name)
       if (known !== undefined) {
+        if (known.options.lift !== options.lift) {
+          for (const [, door] of opened) shut(door)
+          return `listeners[${index}].as: ${nameOf(options)}: to or from 8883 needs a restart, or another port`
+        }
         next.set(name, known)
         continue
       }
@@ -76,6 +83,10 @@ export class Doors {
     }
     return {
       commit: () => {
+        if (this.#closed) {
+          for (const [, door] of opened) shut(door)
+          return
+        }
         const former = this.#doors
         this.#doors = next
         for (const [at, door] of [...next.values()].entries()) {
@@ -93,6 +104,7 @@ export class Doors {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     const doors = [...this.#doors.values()]
     await Promise.all(doors.map(({ bound }) => bound.close()))
   }

@@ -1,6 +1,8 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server } from 'node:net'
+import type { AcceptedSocket } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { ProxyError } from '../errors.ts'
+import { liftServer } from '../lifted/tcp.ts'
 import { type ClientHello, HelloReader } from './client-hello.ts'
 import { looksLikeProxyHeader, parseProxyHeader } from './proxy-protocol.ts'
 
@@ -16,11 +18,13 @@ export interface ListenerOptions {
   } | null
   /** From accept to the whole ClientHello, a PROXY header included. */
   readonly helloTimeoutMs: number
+  /** Accept on the runtime's own sockets, where it can be; only MQTT may come of them. */
+  readonly lift?: boolean
 }
 
 /** Says when another connection would be one too many; null lets it in. Shared by all listeners of a process. */
 export interface Capacity {
-  full(live: number): 'descriptors' | 'connections' | null
+  full(live: number): 'descriptors' | 'connections' | 'overload' | null
   /** True when accepting may go on after a pause. */
   roomy(live: number): boolean
 }
@@ -36,18 +40,24 @@ export interface Listener {
 /** How long accepting rests before the room is looked at again. */
 const PAUSE_MS = 250
 const BACKLOG = 4_096
+/** Silence after which the kernel asks whether the device is still there: one may have no keep alive of MQTT. */
+const KEEP_ALIVE_MS = 60_000
 
 /** Binds and accepts for one process. Connections of all listeners share one count, because they share descriptors. */
 export class Acceptor {
   live = 0
   readonly #capacity: Capacity
   readonly #metrics: Metrics
-  readonly #serve: (socket: Socket, listener: ListenerOptions) => void
+  readonly #serve: (socket: AcceptedSocket, listener: ListenerOptions) => void
   readonly #gates = new Set<Gate>()
   #paused: NodeJS.Timeout | null = null
   #stopped = false
 
-  constructor(capacity: Capacity, metrics: Metrics, serve: (socket: Socket, listener: ListenerOptions) => void) {
+  constructor(
+    capacity: Capacity,
+    metrics: Metrics,
+    serve: (socket: AcceptedSocket, listener: ListenerOptions) => void,
+  ) {
     this.#capacity = capacity
     this.#metrics = metrics
     this.#serve = serve
@@ -56,7 +66,7 @@ export class Acceptor {
   /** @param accepted what is done with a connection once it is counted: served by these options unless told */
   async listen(
     options: ListenerOptions,
-    accepted: (socket: Socket) => void = (socket) => this.serve(socket, options),
+    accepted: (socket: AcceptedSocket) => void = (socket) => this.serve(socket, options),
   ): Promise<Listener> {
     const gate = new Gate(options, (socket) => this.#accept(socket, accepted))
     await gate.open()
@@ -71,19 +81,28 @@ export class Acceptor {
     }
   }
 
-  serve(socket: Socket, options: ListenerOptions): void {
+  serve(socket: AcceptedSocket, options: ListenerOptions): void {
     this.#metrics.accepted(options.as)
     this.#serve(socket, options)
   }
 
-  #accept(socket: Socket, accepted: (socket: Socket) => void): void {
+  /** One for all of them: each stays for the life of a connection. */
+  readonly #gone = (): void => {
+    this.live--
+  }
+
+  #accept(socket: AcceptedSocket, accepted: (socket: AcceptedSocket) => void): void {
     this.live++
-    socket.once('close', () => {
-      this.live--
-    })
+    socket.on('close', this.#gone)
     accepted(socket)
+    this.look()
+  }
+
+  /** Is there room for another one? To be asked again when the answer may have changed. */
+  look(): void {
+    if (this.#paused !== null || this.#stopped) return
     const full = this.#capacity.full(this.live)
-    if (full !== null && this.#paused === null && !this.#stopped) this.#pause(full)
+    if (full !== null) this.#pause(full)
   }
 
   /**
@@ -91,7 +110,7 @@ export class Acceptor {
    * fails and the socket stays readable. The other workers go on; once all have paused, devices get a refusal at once,
    * which they can take to another replica.
    */
-  #pause(reason: 'descriptors' | 'connections'): void {
+  #pause(reason: 'descriptors' | 'connections' | 'overload'): void {
     this.#metrics.acceptPaused(reason)
     for (const gate of this.#gates) void gate.close()
     const look = () => {
@@ -117,12 +136,12 @@ export class Acceptor {
 class Gate {
   port: number
   readonly #options: ListenerOptions
-  readonly #accept: (socket: Socket) => void
+  readonly #accept: (socket: AcceptedSocket) => void
   #server: Server | null = null
   /** What was asked for last; opening takes a moment, in which it may be asked to close. */
   #wanted = false
 
-  constructor(options: ListenerOptions, accept: (socket: Socket) => void) {
+  constructor(options: ListenerOptions, accept: (socket: AcceptedSocket) => void) {
     this.#options = options
     this.#accept = accept
     this.port = options.port
@@ -131,7 +150,16 @@ class Gate {
   open(): Promise<void> {
     this.#wanted = true
     if (this.#server !== null) return Promise.resolve()
-    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: false }, this.#accept)
+    const server = createServer(
+      {
+        allowHalfOpen: true,
+        noDelay: true,
+        pauseOnConnect: false,
+        keepAlive: true,
+        keepAliveInitialDelay: KEEP_ALIVE_MS,
+      },
+      this.#accept,
+    )
     return new Promise((resolve, reject) => {
       server.once('error', reject)
       server.listen({ host: this.#options.host, port: this.port, backlog: BACKLOG }, () => {
@@ -139,6 +167,7 @@ class Gate {
         server.on('error', () => {})
         const address = server.address()
         if (typeof address === 'object' && address !== null) this.port = address.port
+        if (this.#options.lift === true) liftServer(server, this.#accept)
         if (this.#wanted) this.#server = server
         else server.close()
         resolve()
@@ -173,7 +202,7 @@ export type Greeting =
  *
  * @throws {ProxyError} ERR_PROXY_HEADER, ERR_NOT_TLS, ERR_HELLO_*
  */
-export function greet(socket: Socket, options: ListenerOptions): Promise<Greeting> {
+export function greet(socket: AcceptedSocket, options: ListenerOptions): Promise<Greeting> {
   return new Promise((resolve, reject) => {
     // A health check may have reset the connection before it was accepted: its bytes are here, its address is not.
     // Who has no address can be told nothing and claims nothing, so it is not judged as a source either.

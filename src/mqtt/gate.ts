@@ -127,6 +127,10 @@ export class Gate {
   readonly outbound: Outbound
   readonly #shared: Shared
   readonly #callOff: (() => void)[] = [() => {}, () => {}]
+  /** Told once both directions stand still; null while nobody waits for that. */
+  #quiet: (() => void) | null = null
+  #leaving = false
+  #hurried = false
 
   constructor(options: GateOptions) {
     const shared = new Shared(options)
@@ -164,8 +168,39 @@ export class Gate {
     this.#tune()
   }
 
+  /**
+   * Before an end of ours: no further packet of the device goes on, the broker's go on until it has answered for the
+   * device's publishes, and then it is told. What a device has sent and is not answered it will send again.
+   */
+  quiesce(quiet: () => void): void {
+    this.#quiet = quiet
+    this.#leaving = true
+    // An answer may be behind deliveries for which the device, not read any more, cannot answer.
+    this.outbound.hold(WAIT, false)
+    this.inbound.hold(WAIT, false)
+    this.inbound.stop()
+    this.#look()
+  }
+
+  /** Waits for nothing more than the end of the packet that goes to the device. */
+  hurry(): void {
+    this.#hurried = true
+    this.#look()
+  }
+
+  #look(): void {
+    const { inbound, outbound } = this
+    if (!this.#hurried && (!inbound.isStopped || inbound.owed > 0)) return
+    outbound.stop()
+    if (!outbound.isStopped) return
+    const quiet = this.#quiet
+    this.#quiet = null
+    quiet?.()
+  }
+
   /** No timer of ours is left. */
   close(): void {
+    this.#quiet = null
     for (const callOff of this.#callOff) callOff()
   }
 
@@ -181,6 +216,10 @@ export class Gate {
     const { inbound, outbound } = this
     inbound.speak()
     outbound.speak()
+    if (this.#leaving) {
+      if (this.#quiet !== null) this.#look()
+      return
+    }
     // Each waits for what the other brings: never both at once, or neither would ever be read again.
     const inboundFull = inbound.windowIsFull()
     const outboundFull = outbound.windowIsFull()

@@ -24,6 +24,8 @@ const PINGREQ = 12
 const DISCONNECT = 14
 
 const ALWAYS = bit(SUBSCRIBE) | bit(UNSUBSCRIBE) | bit(PINGREQ) | bit(DISCONNECT)
+/** Of the flags of PUBLISH. */
+const QOS = 6
 const ACKNOWLEDGEMENTS = bit(PUBACK) | bit(PUBREC) | bit(PUBCOMP)
 
 /** What is known of one topic name. */
@@ -40,6 +42,8 @@ const NO_TEXT: Topic = { text: '', resource: '', problem: 'ERR_TOPIC_INVALID', p
 
 export class Inbound extends Lane {
   keepAlive: KeepAliveEntry | null = null
+  /** Tick of the wheel at which the device was last heard. */
+  lastSeen: number
   readonly #shared: Shared
   readonly #settle: (bytes: number, lane: Lane) => void
   readonly #head = new PublishHead()
@@ -54,6 +58,7 @@ export class Inbound extends Lane {
     super(INBOUND[shared.options.version], shared.options.rules.packetBytes)
     this.#shared = shared
     this.#settle = settle
+    this.lastSeen = shared.options.wheel.now
     const { rules } = shared.options
     this.#rulesRead = rules.topicBytes < 65_535 || rules.topicSlashes !== null || !rules.reservedTopicsOpen
   }
@@ -82,7 +87,8 @@ export class Inbound extends Lane {
   }
 
   override inspect(chunk: Buffer): void {
-    if (this.keepAlive !== null) this.keepAlive.lastSeen = this.#shared.options.wheel.now
+    this.lastSeen = this.#shared.options.wheel.now
+    if (this.keepAlive !== null) this.keepAlive.lastSeen = this.lastSeen
     super.inspect(chunk)
   }
 
@@ -137,6 +143,7 @@ export class Inbound extends Lane {
     const id = (bytes[bodyAt]! << 8) | bytes[bodyAt + 1]!
     if (type === PUBREL) {
       if (!this.flight.ours.delete(id)) return PASS
+      this.owed--
       this.opposite.acknowledge(PUBCOMP << 4, id, 0)
       return DROP
     }
@@ -151,6 +158,7 @@ export class Inbound extends Lane {
 
   protected count(type: number): void {
     this.#shared.options.traffic.packetsIn[type]!++
+    if (type === PUBLISH ? (this.cursor.flags & QOS) !== 0 : type === PUBREL) this.owed++
   }
 
   protected settled(bytes: number): void {
@@ -344,6 +352,7 @@ export class Inbound extends Lane {
   #answer(reason: number): void {
     const { qos, packetId } = this.#head
     if (qos === 0) return
+    this.owed--
     // The id of a publish that the broker already has: its answer is on the way, and a second one would be one too many.
     if (this.flight.passed.has(packetId)) return
     this.opposite.acknowledge((qos === 1 ? PUBACK : PUBREC) << 4, packetId, reason)

@@ -16,6 +16,8 @@ export const FAULT = -3
 /** Why a direction is not read for a while: for what the other brings, or for its rate. Both may hold at once. */
 export const WAIT = 1
 export const RATE = 2
+/** Nothing more of it goes on: the session is about to be ended by us. */
+const STOP = 4
 
 /** Bit of a control packet type in `watched`. */
 export const bit = (type: number): number => 1 << type
@@ -39,6 +41,10 @@ export abstract class Lane implements Inspector {
   /** Its publishes, while they are told apart by packet id. */
   readonly flight = new Flight()
   follows = false
+  /** Answers under way to what its sender said: one each to PUBLISH above QoS 0 and to PUBREL. */
+  owed = 0
+  /** Ended between two packets by `stop`; what comes is thrown away. */
+  isStopped = false
 
   /** The direction that our answers to this one take. */
   protected opposite!: Lane
@@ -58,6 +64,7 @@ export abstract class Lane implements Inspector {
   #keptNeeds = 0
   /** The rest of the packet that the cursor stands in does not go on. */
   #cutting = false
+  #stopping = false
   #answers: Buffer | null = null
   #answersLength = 0
   #holds = 0
@@ -135,13 +142,24 @@ export abstract class Lane implements Inspector {
     if ((before === 0) !== (this.#holds === 0)) this.#way?.hold(this.#holds !== 0)
   }
 
+  /** Nothing more goes on from the end of the packet that is under way, and then nothing more is read. */
+  stop(): void {
+    this.#stopping = true
+    if (!this.isStopped && this.atBoundary) this.#stop()
+  }
+
+  #stop(): void {
+    this.isStopped = true
+    this.hold(STOP, true)
+  }
+
   isHeldFor(reason: number): boolean {
     return (this.#holds & reason) !== 0
   }
 
   inspect(chunk: Buffer): void {
     const { cursor } = this
-    if (cursor.fault !== null) return
+    if (cursor.fault !== null || this.isStopped) return
     let at = this.#keptLength === 0 ? 0 : this.#gather(chunk)
     /** What lies between here and `at` goes on. */
     let run = at
@@ -153,6 +171,7 @@ export abstract class Lane implements Inspector {
         this.#cutting = !cursor.atEnd
         continue
       }
+      if (this.#stopping) break
       if (this.#answersLength > 0) {
         this.#pass(chunk, run, at)
         run = at
@@ -198,6 +217,7 @@ export abstract class Lane implements Inspector {
     }
     this.#pass(chunk, run, at)
     this.bytes += at
+    if (this.#stopping && this.atBoundary) this.#stop()
     this.settled(at)
   }
 

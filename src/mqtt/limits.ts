@@ -49,6 +49,7 @@ export interface SessionRules {
   readonly connectsPerSecondPerClientId: number | null
   /** 24 h for WebSockets whatever the profile. */
   readonly connectionLifetimeMs: number | null
+  readonly slowConsumerMs: number | null
 }
 
 export type Profile = 'open' | 'aws-iot'
@@ -107,6 +108,7 @@ export const LIMITS = {
   subscriptionIdentifiers: { setting: 'subscriptionIdentifiers', form: 'flag', range: [0, 1],              open: true,       'aws-iot': false,     help: 'Whether devices may use subscription identifiers (MQTT 5).', past: 'told in CONNACK; DISCONNECT 0xa1' },
   reservedTopicsOpen:      { setting: 'reservedTopics',      form: 'flag',    range: [0, 1],                open: true,       'aws-iot': false,     help: 'Whether topics that start with $ are as any others; false: only the operations that AWS IoT Core documents, and never retained.', past: 'CONNACK or DISCONNECT 0x90, 0x9a for RETAIN; 3.1.1 closes' },
   connectsPerSecondPerClientId: { setting: 'connectsPerSecond', form: 'count', range: [1, 1_000],           open: null,       'aws-iot': 1,         help: 'Most connects per second under one client id. One takes a live one over at most once a second in any case.', past: 'CONNACK 0x97; 3.1.1 CONNACK 3' },
+  slowConsumerMs:          { setting: 'slowConsumerTimeout', form: 'ms',      range: [1_000, MAX_MS],       open: null,       'aws-iot': null,      help: 'How long a device may leave untaken what waits for it, before it is closed.', past: 'DISCONNECT 0x97 if it still reads; 3.1.1 closes' },
   connectionLifetimeMs:    { setting: 'connectionLifetime',  form: 'ms',      range: [1_000, MAX_MS],       open: null,       'aws-iot': null,      help: 'Longest life of a connection. A WebSocket lives 24 h at most in any case.', past: 'DISCONNECT 0xa0; 3.1.1 closes' },
 } as const satisfies { readonly [K in LimitKey]: LimitRow<K> }
 

@@ -3,7 +3,7 @@ import type { AuthorizedConnection, CloseReason, SecuredConnection, Trace } from
 import type { Limit, Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
 import type { Action } from '../policy/permit.ts'
-import { type ByteStream, type Relay, relay } from '../relay.ts'
+import { type ByteStream, type Relay, relay, type Side } from '../relay.ts'
 import { Authority, type AuthorityOptions } from './authority.ts'
 import { type Connack, rewriteConnack } from './connack.ts'
 import type { Connect } from './connect.ts'
@@ -13,7 +13,9 @@ import { connackEdits, keepAliveInForce, OPTIONAL_IN_CONNACK, type Terms } from 
 import type { KeepAliveWheel } from './keep-alive.ts'
 import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
-import { farewell, type MqttVersion, refusal } from './reason.ts'
+import { type Elsewhere, farewell, type MqttVersion, refusal } from './reason.ts'
+import { ShieldedUpstream } from './shielded-upstream.ts'
+import { SlowConsumer } from './slow-consumer.ts'
 import type { Hold } from './takeover.ts'
 
 /** A live session, for those who look at it or must end it from outside. */
@@ -26,9 +28,34 @@ export interface LiveSession {
   readonly connectedAt: number
   /** The same for as long as the session lives; unique within the fleet of processes. */
   readonly id: string
+  /** Its broker is away, and it waits for it. */
+  readonly held?: boolean
+  readonly backend: string
+  /** The server of the backend, as `Upstream.peer` has it. */
+  readonly upstream: string
+  /** Since the device was last heard, in seconds or so. */
+  readonly silence: number
+  /** Answers of the broker under way to publishes of the device. */
+  readonly owed: number
+  /** It has ended, or is about to. */
+  readonly gone: boolean
   close(code: FailureCode): void
+  /** As `close`, once the broker has answered for what the device has said, and between packets of either side. */
+  leave(parting: Parting): void
   /** Judges once more by what registry and settings say now. */
   rejudge(): void
+}
+
+/** For the end of a packet to the device, between which and the next one a farewell may stand, in milliseconds. */
+const BOUNDARY_MS = 250
+
+/** How somebody is sent away who did nothing wrong. */
+export interface Parting {
+  readonly code: FailureCode
+  /** Where to go instead, for those who can be told (MQTT 5.0 §4.11); null: the same address again. */
+  readonly serverReference: string | null
+  /** How long what is under way may take, in milliseconds. */
+  readonly patienceMs: number
 }
 
 export interface SessionTimes {
@@ -76,9 +103,14 @@ export class Session implements LiveSession, GateObserver {
   readonly #gate: Gate
   readonly #authority: Authority
   readonly #presence: Presence | null
+  #consumer: SlowConsumer | null = null
   #relay: Relay | null = null
+  #upstream: ByteStream | null = null
   #reason: FailureCode | null = null
   #closing = false
+  #ended = false
+  #parting: Parting | null = null
+  #patience: NodeJS.Timeout | undefined
   /** This CONNECT has its result in the metrics; it has one only. */
   #counted = false
   #refusedByBroker = false
@@ -88,10 +120,10 @@ export class Session implements LiveSession, GateObserver {
 
   constructor(options: LiveSessionOptions) {
     this.#options = options
-    const { connect, connection, domain, terms, metrics, wheel, clock, hold } = options
+    const { connect, connection, terms, metrics, wheel, clock, hold } = options
     this.#gate = new Gate({
       version: connect.version,
-      rules: domain.rules,
+      rules: terms.rules,
       permit: connection.permit,
       reportOnly: options.reportOnly(),
       device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
@@ -108,6 +140,14 @@ export class Session implements LiveSession, GateObserver {
       ended: (code) => this.close(code),
     })
     this.#presence = options.tell === null ? null : new Presence(options.tell, connection, terms.ids.device)
+    const { slowConsumerMs } = terms.rules
+    if (slowConsumerMs !== null) {
+      this.#consumer = new SlowConsumer(options.authority.lifetimes, slowConsumerMs, () => {
+        metrics.traffic.gate.limits.slow_consumer++
+        this.close('ERR_SLOW_CONSUMER')
+      })
+      this.#gate.outbound.consumer = this.#consumer
+    }
     hold.onLost = () => this.close('ERR_SESSION_TAKEN_OVER')
   }
 
@@ -127,13 +167,40 @@ export class Session implements LiveSession, GateObserver {
     return this.#options.connection.domain.name
   }
 
-  async run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
-    const { limits, metrics, wheel, device, connect } = this.#options
+  get held(): boolean {
+    return this.#upstream instanceof ShieldedUpstream && this.#upstream.isHeld
+  }
+
+  get backend(): string {
+    return this.#options.trace.backend ?? ''
+  }
+
+  get upstream(): string {
+    return this.#options.trace.upstream ?? ''
+  }
+
+  get silence(): number {
+    // Those who wait for their broker go first: they lose nothing that they still have.
+    return this.held ? Number.POSITIVE_INFINITY : this.#options.wheel.now - this.#gate.inbound.lastSeen
+  }
+
+  get owed(): number {
+    return this.held ? 0 : this.#gate.inbound.owed
+  }
+
+  get gone(): boolean {
+    return this.#ended || this.#closing
+  }
+
+  /** Resolves when both sides are closed; never rejects. */
+  run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
+    const { limits, metrics, device, connect } = this.#options
     const { inbound, outbound } = this.#gate
     metrics.traffic.packetsIn[1]!++
     metrics.traffic.bytesIn += connect.bytes.length
     this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
     const { stream } = upstream
+    this.#upstream = stream
     stream.write(packet)
     this.#relay = relay(device, stream, {
       inbound,
@@ -148,10 +215,19 @@ export class Session implements LiveSession, GateObserver {
     if (!inbound.isHeld) device.resume()
 
     metrics.sessions(1)
-    const side = await this.#relay.done
+    // No `await`: its frame would keep the packets that the session began with for as long as it lives.
+    return this.#relay.done.then((side) => this.#over(side))
+  }
+
+  #over(side: Side | null): CloseReason {
+    const { metrics, wheel } = this.#options
+    const { inbound, outbound } = this.#gate
     metrics.sessions(-1)
-    clearTimeout(this.#connackTimer)
+    this.#ended = true
+    clearTimeout(this.#patience)
+    this.#answered()
     this.#gate.close()
+    this.#consumer?.stop()
     this.#authority.stop()
     if (inbound.keepAlive !== null) wheel.remove(inbound.keepAlive)
     this.#settleTrace()
@@ -167,7 +243,27 @@ export class Session implements LiveSession, GateObserver {
     this.#closing = true
     this.#reason ??= code
     this.#authority.stop()
+    this.#consumer?.stop()
+    clearTimeout(this.#patience)
     this.#relay?.close(this.#lastWord(code))
+  }
+
+  leave(parting: Parting): void {
+    if (this.gone || this.#parting !== null) return
+    this.#parting = parting
+    const { code, patienceMs } = parting
+    const { device } = this.#options
+    if (device.closeCode !== undefined) device.closeCode = 1001
+    // Before CONNACK nothing is settled, and CONNACK itself is the answer; a broker that is away gives none.
+    if (patienceMs <= 0 || this.held || !this.#gate.outbound.connected) {
+      this.close(code)
+      return
+    }
+    this.#patience = setTimeout(() => {
+      this.#patience = setTimeout(() => this.close(code), BOUNDARY_MS)
+      this.#gate.hurry()
+    }, patienceMs)
+    this.#gate.quiesce(() => this.close(code))
   }
 
   rejudge(): void {
@@ -180,7 +276,7 @@ export class Session implements LiveSession, GateObserver {
   }
 
   connack(connack: Connack, packet: Buffer): Buffer | null {
-    clearTimeout(this.#connackTimer ?? undefined)
+    this.#answered()
     const { wheel, terms, trace, connection, hold } = this.#options
     const { inbound } = this.#gate
     trace.connectedMs = performance.now() - connection.acceptedAt
@@ -246,6 +342,13 @@ export class Session implements LiveSession, GateObserver {
       : rewriteConnack(body, connect.version, new Map([...edits, ...OPTIONAL_IN_CONNACK]))
   }
 
+  /** The broker has said yes or no, or nothing is waited for any more. */
+  #answered(): void {
+    if (this.#connackTimer === null) return
+    clearTimeout(this.#connackTimer)
+    this.#connackTimer = null
+  }
+
   #settleTrace(): void {
     const { trace, connect } = this.#options
     const { inbound, outbound } = this.#gate
@@ -268,7 +371,7 @@ export class Session implements LiveSession, GateObserver {
       // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.
       return inbound.disconnected ? null : this.#lastWord('ERR_BACKEND_LOST')
     }
-    clearTimeout(this.#connackTimer ?? undefined)
+    this.#answered()
     this.#reason ??= 'ERR_BACKEND_LOST'
     return this.#lastWord('ERR_BACKEND_LOST')
   }
@@ -280,14 +383,15 @@ export class Session implements LiveSession, GateObserver {
   #lastWord(code: FailureCode): Buffer | null {
     const { version } = this.#options.connect
     const { inbound, outbound } = this.#gate
+    const elsewhere = elsewhereOf(this.#parting, code, this.#options.terms.maximumPacketBytes)
     const { connected, disconnected, atBoundary } = outbound
     if (connected && !this.#unanswered) {
       const silent = disconnected || inbound.disconnected || this.#refusedByBroker || !atBoundary
-      return silent ? null : farewell(code, version)
+      return silent ? null : farewell(code, version, elsewhere)
     }
     this.#count(reasonOf(code))
     // Nothing of the CONNACK that is kept back has gone on.
-    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version)
+    return disconnected || !(atBoundary || this.#unanswered) ? null : refusal(code, version, elsewhere)
   }
 }
 
@@ -296,6 +400,12 @@ function bodyOf(packet: Buffer): Buffer {
   let at = 1
   while (packet[at]! & 0x80) at++
   return packet.subarray(at + 1)
+}
+
+/** Only whoever is sent away is told where to. */
+function elsewhereOf(parting: Parting | null, code: FailureCode, maximumPacketBytes: number | null): Elsewhere | null {
+  if (parting === null || parting.code !== code || parting.serverReference === null) return null
+  return { serverReference: parting.serverReference, maximumPacketBytes }
 }
 
 export function versionName(version: MqttVersion | null): '3.1.1' | '5' | 'unknown' {

@@ -6,6 +6,7 @@ import { bit, DROP, EVERY_TYPE, FAULT, Lane, PASS, REPLACE } from './lane.ts'
 import { MAX_REMAINING, OUTBOUND } from './packet-cursor.ts'
 import { OVERSIZED, PublishHead } from './publish-head.ts'
 import { rebuilt, rebuiltLength } from './publish-rewrite.ts'
+import type { SlowConsumer } from './slow-consumer.ts'
 import { MAX_SUBSCRIBE } from './subscriptions.ts'
 import { type Aliased, TopicAliases } from './topic-alias.ts'
 import { TopicMemo } from './topic-memo.ts'
@@ -41,6 +42,8 @@ const NO_TEXT: Topic = { resource: 'topic/', receive: false }
 export class Outbound extends Lane {
   /** CONNACK has passed. */
   connected = false
+  /** Told when the device takes no more; null where nobody minds. */
+  consumer: SlowConsumer | null = null
   protected override mute = true
   readonly #shared: Shared
   readonly #settle: (bytes: number, lane: Lane) => void
@@ -55,6 +58,10 @@ export class Outbound extends Lane {
     super(OUTBOUND[shared.options.version], MAX_REMAINING)
     this.#shared = shared
     this.#settle = settle
+  }
+
+  full(on: boolean): void {
+    this.consumer?.full(on)
   }
 
   tune(): void {
@@ -141,6 +148,7 @@ export class Outbound extends Lane {
 
   protected count(type: number): void {
     this.#shared.options.traffic.packetsOut[type]!++
+    if ((type === PUBACK || type === PUBREC || type === PUBCOMP) && this.opposite.owed > 0) this.opposite.owed--
   }
 
   protected settled(bytes: number): void {

@@ -1,11 +1,11 @@
 import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
 import type { Identify } from '../auth/identify.ts'
-import type { Backend } from '../backend/backend.ts'
+import type { Backend, Upstream } from '../backend/backend.ts'
 import type { AuthorizedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
 import type { Permit } from '../policy/permit.ts'
-import type { ByteStream } from '../relay.ts'
+import { type ByteStream, throwAway } from '../relay.ts'
 import type { Store } from '../store/store.ts'
 import type { Domain } from '../tls/domains.ts'
 import { Attempt, identifyByConnect, identifyEarly } from './attempt.ts'
@@ -22,17 +22,20 @@ import { type Lifetimes, WSS_LIFETIME_MS } from './lifetimes.ts'
 import {
   type DeniedAction,
   type LiveSession,
+  type Parting,
   Session,
   type SessionTimes,
   seconds,
   versionName,
 } from './live-session.ts'
 import { type Tell, tellConnectFailed } from './presence.ts'
-import { type MqttVersion, refusal } from './reason.ts'
+import { type Elsewhere, type MqttVersion, refusal } from './reason.ts'
 import { rewriteConnect } from './rewrite.ts'
+import type { Seats } from './seats.ts'
+import type { Shield } from './shield.ts'
 import { type Hold, Takeover } from './takeover.ts'
 
-export type { DeniedAction, LiveSession } from './live-session.ts'
+export type { DeniedAction, LiveSession, Parting } from './live-session.ts'
 
 export interface SessionLimits extends SessionTimes {
   /** For the whole CONNECT, from the end of the handshake. */
@@ -47,6 +50,8 @@ export interface SessionParts {
   readonly lifetimes: Lifetimes
   readonly store: Store
   readonly identify: Identify
+  /** How many sessions there may be; absent: as many as come. */
+  readonly seats?: Seats
   /** Of the rates; the system's unless given. */
   readonly clock?: GateClock
   limitsFor(domain: Domain): SessionLimits
@@ -57,6 +62,8 @@ export interface SessionParts {
    */
   rulesInForce(connection: SecuredConnection): DomainRules | null
   backendFor(domain: Domain): Backend
+  /** Of backends whose sessions outlive them; absent, none do. */
+  readonly shieldFor?: (backend: Backend) => Shield | null
   /** Told of what policies deny, per packet: whoever logs it bounds it. */
   denied(told: DeniedAction): void
   /** Of what happens to devices; null: nobody wants to know. */
@@ -78,6 +85,8 @@ export interface MqttHandler extends ProtocolHandler {
   serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
   /** Registry or settings have changed: every live session is judged once more, a slice a turn, so that none waits for it. */
   rejudge(): Promise<void>
+  /** From now on whoever sends CONNECT is sent away instead. */
+  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void
 }
 
 /** Sessions that are judged before others get a turn: at some 20 µs each, a millisecond or so. */
@@ -91,6 +100,26 @@ interface Admitted {
   readonly packet: Buffer
 }
 
+/** What a session is made of, beside its admission. */
+interface Opened {
+  readonly device: ByteStream
+  readonly trace: Trace
+  readonly connect: Connect
+  readonly ids: ClientIds
+  readonly domain: DomainRules
+  readonly hold: Hold
+  /** `performance.now()` when it was authenticated. */
+  readonly since: number
+}
+
+/** A session that is relayed. */
+interface Opening {
+  readonly session: Session
+  readonly hold: Hold
+  /** Never rejects. */
+  readonly over: Promise<CloseReason>
+}
+
 /** Serves MQTT over an established TLS connection: authenticate → CONNECT → authorize → claim → open → relay → close. */
 export function mqttHandler(parts: SessionParts): MqttHandler {
   const live = new Set<Session>()
@@ -99,17 +128,36 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
   let changes = 0
   let judging: Promise<void> = Promise.resolve()
   let waiting: Promise<void> | null = null
+  let parting: Pick<Parting, 'code' | 'serverReference'> | null = null
 
-  async function serveArrival(
+  function serveArrival(
     connection: SecuredConnection,
     arrival: Arrival,
     trace: Trace,
     signal: AbortSignal,
   ): Promise<CloseReason> {
+    // Two steps, so that nothing of the first is kept for as long as the session lives.
+    return open(connection, arrival, trace, signal).then((opening) =>
+      typeof opening === 'string' ? opening : opening.over.finally(() => left(opening)),
+    )
+  }
+
+  function left({ session, hold }: Opening): void {
+    live.delete(session)
+    hold.release()
+  }
+
+  async function open(
+    connection: SecuredConnection,
+    arrival: Arrival,
+    trace: Trace,
+    signal: AbortSignal,
+  ): Promise<Opening | CloseReason> {
     const device = arrival.stream
     const domain = parts.rulesFor(connection.domain)
     const limits = parts.limitsFor(connection.domain)
     let version: MqttVersion | null = null
+    let maximumPacketBytes: number | null = null
     let hold: Hold | null = null
     const attempt = new Attempt(device, signal)
     try {
@@ -123,6 +171,8 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       version = read.kind === 'refused' ? read.version : read.connect.version
       if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
       const { connect, rest } = read
+      maximumPacketBytes = connect.packet.properties?.maximumPacketSize ?? null
+      if (parting !== null) throw new ProxyError(parting.code, 'came while others are sent away')
       const ids = clientIds(connect, domain)
       trace.clientId = ids.device
       trace.mqttVersion = connect.version
@@ -146,6 +196,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       hold.onLost = () => attempt.abort(new ProxyError('ERR_SESSION_TAKEN_OVER', 'taken over before it was connected'))
       await hold.take()
       attempt.throwIfEnded()
+      hold.seat = parts.seats?.take(connection.domain.name, who.principal) ?? null
       const upstream = await backend.open(admission.connection, attempt.signal)
       try {
         attempt.throwIfEnded()
@@ -164,36 +215,15 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       trace.upstream = upstream.peer
       trace.stage = 'relay'
       // From here to the set of the living nothing waits, so no change of the registry comes in between.
-      const session = new Session({
-        limits,
-        metrics: parts.metrics,
-        wheel: parts.wheel,
-        clock: parts.clock ?? SYSTEM_CLOCK,
-        connection: admission.connection,
-        device,
-        trace,
-        connect,
-        terms: admission.terms,
-        domain,
-        hold,
-        authority: {
-          who: admission.connection.who,
-          permit: admission.connection.permit,
-          lifetimes: parts.lifetimes,
-          since,
-          ends: endsOf(connection, domain, parts.lifetimes),
-          judge: (whom) => liveJudgement(connection, connect, ids, whom, parts.rulesInForce(connection)),
-        },
-        reportOnly: () => parts.rulesInForce(connection)?.reportOnly ?? false,
-        denied: (told) => parts.denied(told),
-        tell: parts.tellFor(connection.domain),
-      })
+      const opened = { device, trace, connect, ids, domain, hold, since }
+      const session = newSession(parts, limits, admission, opened)
+      const shield = parts.shieldFor?.(backend) ?? null
+      const guarded = shield === null ? upstream : guardedBy(shield, backend, upstream, admission, connect, trace)
+      const over = session.run(guarded, admission.packet, rest)
       live.add(session)
-      try {
-        return await session.run(upstream, admission.packet, rest)
-      } finally {
-        live.delete(session)
-      }
+      const opening = { session, hold, over }
+      hold = null
+      return opening
     } catch (error) {
       // While it was asked who it is, only what was called off for it counts so: a refusal that came first stays one.
       if (attempt.deviceLeft && (trace.stage === 'open' || error === attempt.signal.reason)) {
@@ -201,7 +231,9 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         return 'downstream'
       }
       const failure = asProxyError(error)
-      refuse(device, failure.code, version, domain)
+      const reference = parting?.code === failure.code ? parting.serverReference : null
+      const elsewhere = reference === null ? null : { serverReference: reference, maximumPacketBytes }
+      refuse(device, failure.code, version, domain, elsewhere)
       // An identity that was refused is counted as such; it never came to CONNECT.
       if (trace.stage !== 'authenticate') {
         parts.metrics.connect(reasonOf(failure.code), versionName(version), seconds(connection))
@@ -237,7 +269,42 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       judging = waiting
       return waiting
     },
+    turnAway(sent) {
+      parting = sent
+    },
   }
+}
+
+/** On its own, because a session that lives keeps whatever is in reach of the functions that are made here. */
+function newSession(
+  parts: SessionParts,
+  limits: SessionLimits,
+  { connection, terms }: Admitted,
+  opened: Opened,
+): Session {
+  const { ids, since, ...rest } = opened
+  const { connect, domain } = rest
+  const { who, permit } = connection
+  return new Session({
+    ...rest,
+    limits,
+    metrics: parts.metrics,
+    wheel: parts.wheel,
+    clock: parts.clock ?? SYSTEM_CLOCK,
+    connection,
+    terms,
+    authority: {
+      who,
+      permit,
+      lifetimes: parts.lifetimes,
+      since,
+      ends: endsOf(connection, domain, parts.lifetimes),
+      judge: (whom) => liveJudgement(connection, connect, ids, whom, parts.rulesInForce(connection)),
+    },
+    reportOnly: () => parts.rulesInForce(connection)?.reportOnly ?? false,
+    denied: parts.denied,
+    tell: parts.tellFor(connection.domain),
+  })
 }
 
 /** What is left of the time for CONNECT, in milliseconds; identity may have taken a part. */
@@ -270,7 +337,10 @@ function admitted(
     throw new ProxyError(code, denial.detail)
   }
   parts.metrics.traffic.gate.allowed['iot:Connect']++
-  const terms = termsOf(connect, ids, domain.rules, permit.allowsAll('iot:Receive'))
+  // An alias means something on one connection only (MQTT 5.0 §3.3.2.3.4); behind a session there may be several.
+  const shielded = parts.shieldFor?.(backend) != null
+  const rules = shielded ? { ...domain.rules, topicAliasMaximum: 0 } : domain.rules
+  const terms = termsOf(connect, ids, rules, permit.allowsAll('iot:Receive') && !shielded)
   const changes = {
     ...limitChanges(connect, terms, backend.identity.keepAlive === 'device'),
     ...identityChanges(connect, ids, who.principal, connection.domain.name, backend.identity),
@@ -280,6 +350,33 @@ function admitted(
     terms,
     packet: rewriteConnect(connect, changes),
   }
+}
+
+/** The broker's side as something that outlives its connection. */
+function guardedBy(
+  shield: Shield,
+  backend: Backend,
+  { peer, stream }: Upstream,
+  { connection, terms, packet }: Admitted,
+  connect: Connect,
+  trace: Trace,
+): Upstream {
+  const guarded = shield.guard(
+    { peer, stream },
+    {
+      backend,
+      connection,
+      version: connect.version,
+      packet,
+      cleanStart: connect.cleanStart,
+      enhancedAuth: connect.packet.properties?.authenticationMethod !== undefined,
+      asked: { keepAliveSeconds: terms.keepAlive.ours, sessionExpirySeconds: terms.sessionExpiry.granted },
+      moved(now) {
+        trace.upstream = now
+      },
+    },
+  )
+  return { peer, stream: guarded }
 }
 
 /** Judged by today's registry. @throws {ProxyError} with what it says against */
@@ -333,12 +430,16 @@ function endsOf(connection: SecuredConnection, { rules, cutAtExpiry }: DomainRul
   return ends
 }
 
-function refuse(device: ByteStream, code: FailureCode, version: MqttVersion | null, { rules }: DomainRules): void {
+function refuse(
+  device: ByteStream,
+  code: FailureCode,
+  version: MqttVersion | null,
+  { rules }: DomainRules,
+  elsewhere: Elsewhere | null,
+): void {
   const silent = version === 4 && code === 'ERR_ACTION_DENIED' && rules.denials.connect3 === 'close'
-  const answer = version === null || silent ? null : refusal(code, version)
+  const answer = version === null || silent ? null : refusal(code, version, elsewhere)
   if (answer !== null && device.destroyed !== true) device.write(answer)
   device.end()
-  // What the device has already sent is thrown away: left unread it would turn our close into a reset, and that
-  // would take the answer from its hands.
-  device.resume()
+  throwAway(device)
 }

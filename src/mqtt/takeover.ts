@@ -1,6 +1,7 @@
 import type { Principal } from '../auth/authenticator.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
 import type { Claim, ClaimAnswer, Store } from '../store/store.ts'
+import type { Seat } from './seats.ts'
 
 const REFUSED: Readonly<Record<Exclude<ClaimAnswer['kind'], 'granted'>, readonly [FailureCode, string]>> = {
   taken: ['ERR_CLIENT_ID_TAKEN', 'another principal is connected under this client id'],
@@ -46,6 +47,8 @@ export class Hold {
   onLost: (() => void) | null = null
   /** Which connection of its client id this is, in the words of lifecycle events; as of the last answer. */
   version = 0
+  /** Given back as soon as somebody else has the client id: whoever takes over must not find it taken. */
+  seat: Seat | null = null
   readonly #store: Store
   readonly #claim: Omit<Claim, 'tentative'>
   /** Devices that only the broker knows have no principal of their own yet. */
@@ -86,12 +89,14 @@ export class Hold {
   release(): void {
     if (this.#released) return
     this.#released = true
+    this.seat?.leave()
     this.onLost = null
     this.#forget()
     if (this.#asked) this.#store.release(this.#claim.key, this.#claim.session)
   }
 
   lose(): void {
+    this.seat?.leave()
     const told = this.onLost
     this.onLost = null
     told?.()

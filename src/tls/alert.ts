@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net'
+import type { AcceptedSocket } from '../connection.ts'
 
 /** ContentType alert, and the version every record of that age carries. RFC 8446 §5.1 and §6. */
 const ALERT = 0x15
@@ -19,11 +19,11 @@ const MAX_DRAINED = 64 * 1_024
  *
  * `code` null ends in silence, in the same gentle way.
  */
-export function sendAlert(socket: Socket, code: number | null): Promise<void> {
+export function sendAlert(socket: AcceptedSocket, code: number | null): Promise<void> {
   return new Promise((resolve) => {
     // Stays for good: an error of a socket that is going away concerns nobody.
     socket.on('error', () => {})
-    if (socket.destroyed) {
+    if (socket.destroyed === true) {
       resolve()
       return
     }
@@ -44,7 +44,7 @@ export function sendAlert(socket: Socket, code: number | null): Promise<void> {
       else socket.once('finish', () => socket.destroy())
     })
     socket.resume()
-    if (code === null) socket.end()
-    else socket.end(Buffer.from([ALERT, 3, 3, 0, 2, FATAL, code]))
+    if (code !== null) socket.write(Buffer.from([ALERT, 3, 3, 0, 2, FATAL, code]))
+    socket.end()
   })
 }

@@ -40,6 +40,8 @@ export interface Domain {
   readonly missingSuites: readonly string[]
   /** From accept to the end of the handshake. */
   readonly handshakeTimeoutMs: number
+  /** Whether sessions are resumed here at all. */
+  readonly resumes: boolean
   /**
    * The one cached context of (name, policy, generation, ticket keys), with or without a client certificate asked for.
    * `full`: no session is resumed and none can be later.
@@ -415,6 +417,7 @@ export function createDomains(settings: DomainsOptions, deps: DomainsDeps = {}):
       tlsPolicy: options.tlsPolicy,
       missingSuites: policy.kind === 'usable' ? policy.missing : [],
       handshakeTimeoutMs: options.handshakeTimeoutMs,
+      resumes: options.sessionTickets !== null && deps.ticketSecret !== undefined,
       context(wantsCertificate, full = false) {
         const tickets = !full && options.sessionTickets !== null && mayResume(options, wantsCertificate, runtime)
         const secret = tickets ? inForce() : null

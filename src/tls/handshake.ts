@@ -1,10 +1,12 @@
 import type { X509Certificate } from 'node:crypto'
 import type { EventEmitter } from 'node:events'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import { type SecureContext, TLSSocket } from 'node:tls'
-import type { PeerCertificate } from '../connection.ts'
+import type { AcceptedSocket, PeerCertificate } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
-import { canLift, LiftedTls, nativeOf, type Presenter, presentedBy } from '../lifted.ts'
+import { type Presenter, presentedBy } from '../lifted/native.ts'
+import { canLift, LiftedTcp } from '../lifted/tcp.ts'
+import { LiftedTls, nativeOf } from '../lifted/tls.ts'
 
 export interface HandshakeOptions {
   readonly context: SecureContext
@@ -63,7 +65,7 @@ function closeOnFault(this: TLSSocket, error: Error): void {
  * refused by the identity stage, which has the registry. Rejects with ERR_HANDSHAKE_FAILED, ERR_HANDSHAKE_TIMEOUT or
  * the signal's reason; both sockets are destroyed then.
  */
-export function handshake(socket: Socket, options: HandshakeOptions): Promise<Secured> {
+export function handshake(socket: AcceptedSocket, options: HandshakeOptions): Promise<Secured> {
   const { promise, resolve, reject } = Promise.withResolvers<Secured>()
   // Stays for the life of the socket: an error that nobody waits for must not end the process.
   socket.on('error', ignore)
@@ -78,7 +80,8 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
     return promise
   }
 
-  const lifted = options.lift === true && canLift(socket) ? new LiftedTls() : null
+  const liftable = socket instanceof LiftedTcp || (options.lift === true && socket instanceof Socket && canLift(socket))
+  const lifted = liftable ? new LiftedTls() : null
   let tls: TLSSocket | LiftedTls
   try {
     tls = lifted ?? wrapped(socket, options)
@@ -144,7 +147,7 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
   if (lifted === null) socket.on('close', onClose)
   else {
     try {
-      lifted.begin(socket, options)
+      lifted.begin(socket as Socket | LiftedTcp, options)
     } catch (error) {
       onFault(error)
     }
@@ -152,7 +155,8 @@ export function handshake(socket: Socket, options: HandshakeOptions): Promise<Se
   return promise
 }
 
-function wrapped(socket: Socket, { context, requestCert, alpn }: HandshakeOptions): TLSSocket {
+function wrapped(socket: AcceptedSocket, { context, requestCert, alpn }: HandshakeOptions): TLSSocket {
+  if (!(socket instanceof Socket)) throw new TypeError('not a socket of node:net')
   const tls = new TLSSocket(socket, {
     isServer: true,
     secureContext: context,

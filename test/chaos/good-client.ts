@@ -17,6 +17,8 @@ function begin(orders: GoodOrders): () => void {
     keepalive: 30,
     connectTimeout: 10_000,
     reconnectPeriod: returns ? 200 : 0,
+    // Without it the client gives up for good at the first «server unavailable».
+    reconnectOnConnackError: returns,
     resubscribe: false,
     ...connection,
   })

@@ -22,7 +22,8 @@ const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\
 function seenOf(report: RowReport): string {
   const { good, rss } = report
   return [
-    `${report.part === null ? '' : `${report.part}: `}${report.failure === null ? report.seen : `NOT REACHED: ${report.failure}`}`,
+    `${report.part === null ? '' : `${report.part}: `}${report.failure === null ? report.seen : `**NOT REACHED: ${report.failure}**`}`,
+    ...(report.gap === null ? [] : [`**gap: ${report.gap}**`]),
     ...(good === null
       ? []
       : [
@@ -50,7 +51,8 @@ export function resultsPage(rows: ReadonlyMap<number, readonly RowReport[]>): st
   const all = [...rows.values()].flat()
   const runtimes = [...new Set(all.map((report) => report.runtime))].sort()
   const days = [...new Set(all.map((report) => report.at.slice(0, 10)))].sort()
-  const failed = TARGETS.filter(({ number }) => rows.get(number)?.some((report) => report.failure !== null) === true)
+  const failed = TARGETS.filter(({ number }) => rows.get(number)?.some(({ failure }) => failure !== null) === true)
+  const gaps = TARGETS.filter(({ number }) => rows.get(number)?.some(({ gap }) => gap !== null) === true)
   const missing = TARGETS.filter(({ number }) => !rows.has(number))
   const list = (targets: readonly Target[]) => targets.map(({ number }) => number).join(', ') || 'none'
   return `# What the chaos suite saw
@@ -59,7 +61,7 @@ Written by \`npm run chaos -- --results\`; do not edit. ${cpus().length} × ${cp
 ${megabytes(totalmem())} of memory, ${runtimes.join(', ')}, ${days.join(', ')}. Latencies are those of the machine in that
 hour: what is required is asserted, what is measured is told.
 
-Rows not reached: ${list(failed)}. Rows not run here: ${list(missing)}.
+Rows not reached: ${list(failed)}. Rows with a known gap: ${list(gaps)}. Rows not run here: ${list(missing)}.
 
 | # | test | injected | required | seen | command |
 | --- | --- | --- | --- | --- | --- |

@@ -4,6 +4,7 @@ import { type Door, type DoorOptions, device, ca as doorCa, eventually, openDoor
 import { type Gateway, type GatewayOptions, openGateway } from '../support/gateway.ts'
 import { randomFrom } from '../support/random.ts'
 import { type GoodClient, startGoodClient } from './good.ts'
+import { type Scanned, scanForSecrets } from './row-secrets.ts'
 import { descriptorsOf, dialledOf, forgetPeak, peakOf, residentOf, treeOf } from './tree.ts'
 
 export interface RowFacts {
@@ -25,6 +26,8 @@ export interface RowFacts {
 export interface Seen {
   readonly injected: string
   readonly seen: string
+  /** What is known not to be reached of a figure, where nothing else went wrong: told, not a failure. */
+  readonly gap?: string | null
 }
 
 /** A running program to watch over: its process, where the good client knocks, which port it dials for the broker. */
@@ -61,6 +64,7 @@ export interface RowReport {
   readonly required: string
   readonly injected: string | null
   readonly seen: string | null
+  readonly gap: string | null
   /** Why it was not reached; null when it was. */
   readonly failure: string | null
   readonly good: {
@@ -71,6 +75,8 @@ export interface RowReport {
   } | null
   /** Resident memory of the program's processes, in bytes; of the test's own where no program was started. */
   readonly rss: { readonly start: number; readonly peak: number; readonly end: number }
+  /** What came of the search for secrets in log and metrics; null where no program was started. */
+  readonly scanned?: Scanned | null
   readonly seed: number
   readonly seconds: number
   readonly notes: readonly string[]
@@ -112,9 +118,11 @@ export function row(facts: RowFacts, body: (chaos: Chaos) => Promise<Seen>): voi
         required: facts.required,
         injected: seen?.injected ?? null,
         seen: seen?.seen ?? null,
+        gap: seen?.gap ?? null,
         failure,
         good: watch.goodFigures(),
         rss: watch.memory(),
+        scanned: watch.scanned,
         seed,
         seconds: (performance.now() - started) / 1_000,
         notes,
@@ -160,6 +168,7 @@ function chaosOf(t: ExecutionContext, seed: number, watch: Watch, notes: string[
 
 /** What must hold of a program after every row, and what is measured of it meanwhile. */
 class Watch {
+  scanned: Scanned | null = null
   readonly #facts: RowFacts
   #watched: Watched | null = null
   #good: GoodClient | null = null
@@ -219,6 +228,9 @@ class Watch {
     if (!(await watched.proxy.metrics()).includes('brokergate_')) throw new Error('the metrics page is empty')
     await this.good.finish()
     if (this.good.faults.length > 0) throw new Error(`good client: ${this.good.faults.join('; ')}`)
+    const page = await watched.proxy.metrics()
+    this.scanned = scanForSecrets(watched.proxy.output() + page)
+    if (this.scanned.leaks !== '') throw new Error(`secrets in the log or the metrics: ${this.scanned.leaks}`)
     const complaint = /^.*(?:unhandled|uncaught).*$/im.exec(watched.proxy.output())
     if (complaint !== null) throw new Error(`in the log: ${complaint[0]}`)
   }
@@ -260,7 +272,8 @@ function report(t: ExecutionContext, facts: RowReport): void {
   t.log(
     [
       facts.injected ?? 'nothing injected',
-      facts.seen ?? facts.failure,
+      facts.failure ?? facts.seen,
+      ...(facts.gap === null ? [] : [`GAP: ${facts.gap}, required ${facts.required}`]),
       good === null ? 'no good client' : `good client worst ${good.worstMs.toFixed(0)} ms of ${good.messages}`,
       `peak ${megabytes(rss.peak)} (from ${megabytes(rss.start)})`,
       `seed ${facts.seed}`,

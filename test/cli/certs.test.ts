@@ -6,6 +6,7 @@ import { decide, issue, list } from '../../src/cli/certs.ts'
 import { init } from '../../src/cli/init.ts'
 import { startAdminServer } from '../../src/control/admin.ts'
 import { NO_LOG } from '../../src/control/log.ts'
+import { ServerDrains } from '../../src/control/server-drains.ts'
 import { RegistryOwner } from '../../src/registry/owner.ts'
 import { folderFor } from '../support/proxy.ts'
 
@@ -69,6 +70,11 @@ test('a running process is asked, and says why not', async (t) => {
     path,
     status: () => ({}),
     drain() {},
+    servers: new ServerDrains(
+      () => new Map(),
+      () => {},
+    ),
+    restart: () => ({ refused: null }),
     reload: async () => ({ kind: 'unchanged', generation: 1 }),
     certificates: owner,
     connections,

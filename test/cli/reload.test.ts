@@ -5,6 +5,7 @@ import { adminSocketOf } from '../../src/config/load.ts'
 import { startAdminServer } from '../../src/control/admin.ts'
 import { NO_LOG } from '../../src/control/log.ts'
 import type { Reloaded } from '../../src/control/reload.ts'
+import { ServerDrains } from '../../src/control/server-drains.ts'
 import { folderFor, write } from '../support/proxy.ts'
 
 const CONFIG = `listeners: [ { bind: "127.0.0.1:8883" } ]
@@ -31,6 +32,11 @@ async function answering(t: ExecutionContext, path: string, reloaded: Reloaded):
     reload: async () => reloaded,
     certificates: { list: () => [], decide: () => ({ kind: 'refused', reason: 'no' }) },
     connections: { list: async () => ({ connections: [], total: 0 }), kick: async () => 0 },
+    servers: new ServerDrains(
+      () => new Map(),
+      () => {},
+    ),
+    restart: () => ({ refused: null }),
     log: NO_LOG,
   })
   t.teardown(() => server.close())

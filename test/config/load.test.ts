@@ -67,9 +67,9 @@ const refuses = test.macro({
 const NAMES =
   'IoTSecurityPolicy_TLS13_1_3_2022_10, IoTSecurityPolicy_TLS13_1_2_2022_10, IoTSecurityPolicy_TLS12_1_2_2022_10, IoTSecurityPolicy_TLS12_1_0_2016_01, IoTSecurityPolicy_TLS12_1_0_2015_01, IoTSecurityPolicy_TLS13_1_2_2022_01'
 const TOP =
-  'aws, include, listeners, domains, backends, registries, limits, events, metrics, admin, workers, transport, ticketKeys, drain, reload, log'
+  'aws, include, listeners, domains, backends, registries, limits, events, metrics, admin, workers, transport, governor, shedding, ticketKeys, drain, reload, log'
 const DOMAIN =
-  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, sigv4, handshakeTimeout, sessionTickets, backend, aws, routes, policy, denials, clientId, limits'
+  'serverNames, status, certificates, tlsPolicy, authenticationType, applicationProtocol, endpointType, registry, clientTrust, authorizers, defaultAuthorizer, allowAuthorizerOverride, sigv4, handshakeTimeout, sessionTickets, backend, aws, routes, policy, denials, clientId, sessions, limits'
 const HOST = 'expected a host name of letters, digits and hyphens, without wildcard, port or final dot'
 const DURATION = 'expected a duration with its unit (ms, s, m or h) such as "30s"'
 const SIZE = 'expected a size with its unit (B, KiB or MiB) such as "64KiB"'
@@ -329,7 +329,7 @@ test(refuses, 'a balance of later work', IN_BACKEND, backend('balance: clientid'
   'MAIN:11 backends.main.balance | expected one of leastconn, roundrobin',
 ])
 test(refuses, 'a setting of tls on tcp', IN_BACKEND, backend('ca: [ ca.pem ]'), [
-  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity, publish',
+  'MAIN:11 backends.main.ca | is not a setting, expected one of: kind, servers, balance, connectTimeout, identity, outageShield, publish',
 ])
 test(refuses, 'a client certificate without its key', IN_BACKEND, '    kind: tls\n    cert: server.pem\n', [
   'MAIN:10 backends.main.key | is missing, expected a PEM file: cert is set',
@@ -752,7 +752,7 @@ test('a variable that names no single setting, or holds a wrong value, is refuse
   t.deepEqual(issues, [
     'environment variable BROKERGATE_BACKENDS__MAIN:0  | names a section or a list, expected the name of a single setting',
     'environment variable BROKERGATE_BACKENDS__OTHER__BALANCE:0  | names no setting: «OTHER» is unknown, expected one of: main',
-    'environment variable BROKERGATE_DRAIN__GRAZE:0  | names no setting: «GRAZE» is unknown, expected one of: grace',
+    'environment variable BROKERGATE_DRAIN__GRAZE:0  | names no setting: «GRAZE» is unknown, expected one of: grace, settle, pace, serverReference',
     'environment variable BROKERGATE_LISTENERS__7__BIND:0  | names no setting: «7» is unknown, expected one of: 0',
     'environment variable BROKERGATE_LOG__LEVEL:0 log.level | expected one of debug, info, warn, error',
   ])

@@ -26,7 +26,7 @@ function settingsOf(t: ExecutionContext, text: string): { readonly dir: string; 
 
 const RESTARTS: readonly (readonly [string, string])[] = [
   ['workers', 'workers: 3\n'],
-  ['transport', 'transport: auto\n'],
+  ['transport', 'transport: portable\n'],
   ['ticketKeys.rotation', 'ticketKeys: { rotation: 1h }\n'],
   ['metrics.bind', 'metrics: { bind: "127.0.0.1:9884" }\n'],
   ['admin.socket', 'admin: { socket: other.sock }\n'],

@@ -9,6 +9,7 @@ import test, { type ExecutionContext } from 'ava'
 import { startAdminServer } from '../../src/control/admin.ts'
 import { NO_LOG } from '../../src/control/log.ts'
 import type { Reloaded } from '../../src/control/reload.ts'
+import { ServerDrains } from '../../src/control/server-drains.ts'
 import type { Decided, Decision } from '../../src/registry/owner.ts'
 
 function folder(t: ExecutionContext): string {
@@ -40,7 +41,13 @@ const CONNECTIONS = {
 }
 
 function start(path: string, drain = () => {}, reloaded: Reloaded = { kind: 'unchanged', generation: 1 }) {
-  const parts = { certificates: CERTIFICATES, connections: CONNECTIONS, log: NO_LOG, reload: async () => reloaded }
+  const servers = new ServerDrains(
+    () => new Map([['main', ['127.0.0.1:1883', '127.0.0.1:1884']]]),
+    () => {},
+  )
+  const restart = () => ({ refused: 'a restart is under way' })
+  const reload = async () => reloaded
+  const parts = { certificates: CERTIFICATES, connections: CONNECTIONS, servers, restart, log: NO_LOG, reload }
   return startAdminServer({ path, status: () => ({ sessions: 3 }), drain, ...parts })
 }
 

@@ -207,6 +207,97 @@ test('a worker that does not drain is killed after the grace period, and the exi
   t.deepEqual(await group.exited, [1, null])
 })
 
+test('workers are replaced one after the other, and one that does not drain is killed', async (t) => {
+  const group = cluster(t, { WORKERS: '2' })
+  const port = await group.port()
+  const old = (await group.wait(group.event('listening'), 2)).map((line) => line.pid as number)
+  const done = await group.ask('restart 5000')
+  t.like(done, { kind: 'done', status: { state: 'done', replaced: 2, of: 2 } })
+  const fresh = (await group.wait(group.event('listening'), 4)).slice(2).map((line) => line.pid as number)
+  t.is(new Set([...old, ...fresh]).size, 4)
+  for (const pid of old) t.false(alive(pid))
+  t.true(fresh.includes(await visit(port)))
+  const { workers, readyCount } = await group.ask('status')
+  t.is(readyCount, 2)
+  t.deepEqual(
+    (workers as { state: string }[]).map(({ state }) => state),
+    ['ready', 'ready'],
+  )
+  const { text } = await group.ask('scrape')
+  t.is(value(text, 'brokergate_worker_exits_total{reason="drained"}'), 2)
+  t.is(value(text, 'brokergate_workers'), 2)
+
+  // Each in its order: ready, then the one before drains.
+  const lines = await group.wait((line) => line.message === 'worker ended' || line.message === 'worker ready', 6)
+  t.deepEqual(
+    lines.slice(2).map((line) => line.message),
+    ['worker ready', 'worker ended', 'worker ready', 'worker ended'],
+  )
+  group.tell('drain 2000')
+  t.deepEqual(await group.exited, [0, null])
+})
+
+test('an old worker that does not drain is killed, and the restart goes on', async (t) => {
+  const group = cluster(t, { WORKERS: '2', BEHAVIOR: 'never-drain' })
+  await group.wait(group.event('started'))
+  t.like(await group.ask('restart 50'), { kind: 'done' })
+  const { text } = await group.ask('scrape')
+  t.is(value(text, 'brokergate_worker_exits_total{reason="killed"}'), 2)
+  t.is((await group.ask('status')).readyCount, 2)
+})
+
+test('an old worker that crashes while its replacement starts is not replaced twice', async (t) => {
+  const group = cluster(t, { WORKERS: '2', LATER: 'slow-start' })
+  const port = await group.port()
+  const ready = await group.wait((line) => line.message === 'worker ready', 2)
+  // The first place is taken over first.
+  const first = ready.find(({ workerId }) => workerId === 1)!
+  group.tell('restart 5000')
+  const [late] = await group.wait(group.event('starting-slowly'))
+  process.kill(first.workerPid as number, 'SIGKILL')
+  await group.wait((line) => line.message === 'worker ended; another one has its place')
+  const [done] = await group.wait(group.event('restart'))
+  t.is(done!.kind, 'done')
+  t.is((await group.ask('status')).readyCount, 2)
+  t.is(((await group.ask('status')).workers as unknown[]).length, 2)
+  t.true(alive(late!.pid as number))
+  t.true((await visit(port)) > 0)
+})
+
+test('a replacement that fails ends the restart: the old ones stay, and the failed one is not tried again', async (t) => {
+  const group = cluster(t, { WORKERS: '2', LATER: 'fail-to-start' })
+  const port = await group.port()
+  const old = (await group.wait(group.event('listening'), 2)).map((line) => line.pid as number)
+  const done = await group.ask('restart 5000')
+  t.like(done, { kind: 'aborted', status: { replaced: 0, of: 2 } })
+  t.regex((done.status as { reason: string }).reason, /ended before it was ready/)
+  for (const pid of old) t.true(alive(pid))
+  t.true(old.includes(await visit(port)))
+  const { workers, readyCount } = await group.ask('status')
+  t.is(readyCount, 2)
+  t.is((workers as unknown[]).length, 2)
+})
+
+test('a replacement that does not become ready in time is killed, and the old ones stay', async (t) => {
+  const group = cluster(t, { WORKERS: '2', LATER: 'never-ready', READY_DEADLINE: '500' })
+  await group.wait(group.event('started'))
+  const done = await group.ask('restart 5000')
+  t.regex((done.status as { reason: string }).reason, /was not ready in 500 ms/)
+  await group.wait((line) => line.message === 'worker ended before it could take over')
+  t.is((await group.ask('status')).readyCount, 2)
+})
+
+test('a drain during a restart ends both', async (t) => {
+  const group = cluster(t, { WORKERS: '2', LATER: 'slow-start' })
+  await group.wait(group.event('started'))
+  group.tell('restart 5000')
+  await group.wait(group.event('starting-slowly'))
+  group.tell('drain 3000')
+  t.deepEqual(await group.exited, [0, null])
+  // Nobody was forked for the second place.
+  t.is((await group.wait(group.event('starting-slowly'))).length, 1)
+})
+
 test('SIGINT to the process group reaches only the primary’s decision', async (t) => {
   const group = cluster(t, { WORKERS: '2' })
   const port = await group.port()

@@ -4,20 +4,19 @@ import {
   connectionsPrimary,
   connectionsWorker,
   ownConnections,
+  type Shown,
 } from '../../src/control/connections.ts'
-import type { LiveSession } from '../../src/mqtt/session.ts'
 
 function sessionsNamed(...clientIds: string[]) {
   const closed: string[] = []
   const sessions = clientIds.map(
-    (clientId, n): LiveSession => ({
+    (clientId, n): Shown => ({
       id: `c${n}`,
       clientId,
       principal: 'ab12',
       domain: 'iot.example.com',
       connectedAt: 0,
       close: (code) => closed.push(`${clientId} ${code}`),
-      rejudge: () => {},
     }),
   )
   return { own: ownConnections(() => sessions), closed }

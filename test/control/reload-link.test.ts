@@ -71,9 +71,9 @@ function rig(options: { readonly prepareDeadlineMs?: number; readonly commitDead
     setCurrent(number: number) {
       current = { number }
     },
-    end(workerId: number) {
+    end(workerId: number, asAsked = false) {
       followers.delete(workerId)
-      target.ended(workerId)
+      target.ended(workerId, asAsked)
     },
   }
 }
@@ -110,6 +110,19 @@ test('one that ends while it is asked calls it off', async (t) => {
   t.deepEqual(await preparing, ['worker 2 ended while it made the new settings possible'])
   await settle()
   t.is(one.told.at(-1), 'drops 2')
+})
+
+test('one that has drained while it is asked is not waited for, and calls nothing off', async (t) => {
+  const { target, join, settle, end } = rig()
+  const [one, two] = [join(1, 1), join(2, 1)]
+  two.issues = null
+  await settle()
+  const preparing = target.prepare({ number: 2 })
+  await settle()
+  end(2, true)
+  t.deepEqual(await preparing, [])
+  await target.commit()
+  t.is(one.told.at(-1), 'counts 2')
 })
 
 test('one that does not answer in time calls it off', async (t) => {

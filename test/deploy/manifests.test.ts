@@ -98,7 +98,7 @@ for (const name of manifests) {
     const { pod, gate, settings } = deployed(name)
     const [program, seconds] = gate.lifecycle.preStop.exec.command
     t.is(program, 'sleep')
-    const needed = Number(seconds) + settings.drain.grace / 1_000
+    const needed = Number(seconds) + (settings.drain.settle + settings.drain.grace) / 1_000
     t.true(pod.terminationGracePeriodSeconds >= needed + MIN_SPARE_S)
   })
 
@@ -226,7 +226,7 @@ test('systemd: there is time to drain, and the options that matter are set', (t)
   const option = (name: string) => new RegExp(`^${name}=(.*)$`, 'm').exec(text)?.[1]
   t.is(option('Type'), 'exec')
   t.regex(option('ExecStart')!, /node_modules\/\.bin\/bun src\/main\.ts run -c \/etc\/brokergate\/brokergate\.yaml$/)
-  // The default of drain.grace, which the unit's comment names.
+  // The defaults of drain.settle and drain.grace, which the unit's comment names.
   t.true(Number.parseInt(option('TimeoutStopSec')!, 10) >= 30 + MIN_SPARE_S)
   t.true(Number(option('LimitNOFILE')) >= 65_536)
   t.is(option('KillMode'), 'mixed')

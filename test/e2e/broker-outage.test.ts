@@ -1,60 +1,18 @@
 // A publish over HTTPS that was answered with 200 has been acknowledged by the broker, whatever happens to the broker
 // meanwhile. A pool that answered first and sent later would lose exactly what it has in its hands when the broker dies.
 // What the broker itself keeps when it is killed is its own affair, so its acknowledgements are read on the wire.
-import { once } from 'node:events'
 import { Agent, request } from 'node:https'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import test from 'ava'
-import mqttPacket from 'mqtt-packet'
+import { brokerTap } from '../support/broker-tap.ts'
 import { eventually, sleep } from '../support/e2e.ts'
 import { ca, device, openGateway } from '../support/gateway.ts'
-import type { Teardowns } from '../support/proxy.ts'
 
 const COUNT = Number(process.env.E2E_PUBLISHES ?? 10_000)
-
-/** Stands between the door and the broker and notes which payloads the broker has acknowledged. */
-async function tap(t: Teardowns, brokerPort: number, acknowledged: Set<string>): Promise<number> {
-  const sockets = new Set<Socket>()
-  const server = createServer((door) => {
-    const broker = connect({ host: '127.0.0.1', port: brokerPort })
-    const underWay = new Map<number, string>()
-    const listen = (from: Socket, to: Socket, told: (packet: mqttPacket.Packet) => void) => {
-      const parser = mqttPacket.parser({ protocolVersion: 5 })
-      sockets.add(from)
-      parser.on('packet', told)
-      from.on('data', (chunk: Buffer) => {
-        // Looked at before it goes on: who has the acknowledgement finds it noted.
-        parser.parse(chunk)
-        to.write(chunk)
-      })
-      from.on('error', () => {})
-      from.on('close', () => {
-        sockets.delete(from)
-        to.destroy()
-      })
-    }
-    listen(door, broker, (packet) => {
-      if (packet.cmd === 'publish') underWay.set(packet.messageId!, packet.payload.toString())
-    })
-    listen(broker, door, (packet) => {
-      if (packet.cmd !== 'puback') return
-      const { reasonCode = 0 } = packet
-      if (reasonCode < 0x80) acknowledged.add(underWay.get(packet.messageId!)!)
-    })
-  })
-  server.listen({ host: '127.0.0.1', port: 0 })
-  await once(server, 'listening')
-  t.teardown(() => {
-    for (const socket of sockets) socket.destroy()
-    server.close()
-  })
-  return (server.address() as AddressInfo).port
-}
 
 test('10,000 publishes at QoS 1, the broker killed and restarted twice: each 200 was delivered, each failure is a 5xx', async (t) => {
   t.timeout(170_000)
   const acknowledged = new Set<string>()
-  const gateway = await openGateway(t, { between: (brokerPort) => tap(t, brokerPort, acknowledged) })
+  const gateway = await openGateway(t, { between: (brokerPort) => brokerTap(t, brokerPort, acknowledged) })
 
   const agent = new Agent({
     keepAlive: true,

@@ -1,5 +1,5 @@
-// Every parser under the fuzzer for a short while, always with the same seed; `npm run fuzz` does the
-// same for hours. What it ever found lies in fixtures/ and is tried first.
+// Every parser under the fuzzer for a short while, always with the same seed; `npm run fuzz` does the same for hours.
+// What it ever found lies in fixtures/ and is tried again.
 import { readdirSync, readFileSync } from 'node:fs'
 import test from 'ava'
 import { campaign, failureOf } from './campaign.ts'

@@ -457,6 +457,18 @@ test('a body that does not come in time is 408', async (t) => {
   await device.closed
 })
 
+test('who goes on and on after the answer that refused him is cut off before the time is over', async (t) => {
+  const clock = new ManualTimer()
+  const { connect, endings } = await front(t, { timer: clock.timer })
+  const device = await connect()
+  // One who reads nothing learns of no end, and closes nothing.
+  device.socket.pause()
+  device.send('POST /topics/t HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n')
+  for (let sent = 0; sent < 12; sent++) device.send(Buffer.alloc(131_072))
+  t.like(await endings[0], { code: 'ERR_HTTP_BODY_TOO_LARGE' })
+  t.false(clock.pending.some(({ ms }) => ms === 2_000))
+})
+
 test('between two requests there is a longer deadline, and from the first byte the one of heads', async (t) => {
   const clock = new ManualTimer()
   const { connect } = await front(t, { timer: clock.timer })
@@ -556,6 +568,32 @@ test('a process that is closing ends connections that wait', async (t) => {
   await device.closed
   device.socket.end()
   t.like(await endings[0], { code: 'ERR_DRAINING' })
+})
+
+test('a process that drains ends connections that wait between requests, and lets who has not asked yet ask once', async (t) => {
+  const draining = new AbortController()
+  const { connect, endings } = await front(t, { parts: { draining: draining.signal } })
+  const [served, fresh, half] = [await connect(), await connect(), await connect()]
+  served.send(post('t'))
+  await served.answer()
+  const request = post('t')
+  half.send(request.slice(0, 20))
+  await settled()
+  draining.abort()
+  await served.closed
+  served.socket.end()
+  t.like(await endings[0], { code: 'ERR_DRAINING' })
+  fresh.send(request)
+  half.send(request.slice(20))
+  const late = await connect()
+  late.send(request)
+  for (const device of [fresh, half, late]) {
+    const answer = await device.answer()
+    t.deepEqual([answer.status, answer.headers.get('connection')], [200, 'close'])
+    await device.closed
+    device.socket.end()
+  }
+  await Promise.all(endings)
 })
 
 test('an upgrade is identified first, and what came behind it is given to whoever answers 101', async (t) => {
@@ -706,3 +744,26 @@ async function until(look: () => boolean): Promise<void> {
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
+
+test('an upgrade whose session has no place is answered 503, and told when to try again', async (t) => {
+  let upgraded = 0
+  const { connect } = await front(t, {
+    parts: {
+      identify: async () => authenticatedAs({ id: 'AKIDEXAMPLE', method: 'sigv4', attributes: {} }),
+      room() {
+        throw new ProxyError('ERR_DOMAIN_SESSIONS', 'as many as there may be')
+      },
+      websocket(_request, socket) {
+        upgraded++
+        return { kind: 'accepted', stream: socket }
+      },
+    },
+  })
+  const device = await connect()
+  device.send(get('/mqtt?X-Amz-Signature=0', WEBSOCKET))
+  const answer = await device.answer()
+  t.is(answer.status, 503)
+  const seconds = Number(answer.headers.get('retry-after'))
+  t.true(seconds >= 30 && seconds <= 90, `${seconds}`)
+  t.is(upgraded, 0)
+})

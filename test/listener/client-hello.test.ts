@@ -21,6 +21,7 @@ for (const { client, bytes, ja4, alpnProtocols, supportedVersions, serverName } 
     t.deepEqual(parse.hello.supportedVersions, supportedVersions)
     t.deepEqual(parse.hello.serverName, serverName === null ? { kind: 'absent' } : { kind: 'name', name: serverName })
     t.false(parse.hello.hasEarlyData)
+    t.false(parse.hello.offersSession)
   })
 
   test(`${client}: every prefix is incomplete, promises no byte too many, and then the answer is the same`, (t) => {
@@ -142,6 +143,20 @@ test('facts that TLS will want: early data, legacy version, ALPN names as bytes'
   t.is(parse.hello.legacyVersion, 0x0302)
   t.deepEqual(parse.hello.supportedVersions, [0x0302])
   t.deepEqual(parse.hello.alpnProtocols, ['\xff\x00', 'mqtt'])
+})
+
+test('an earlier session is offered by a key or by a ticket that is not empty, and by no session id', (t) => {
+  const offers = (sessionId: Buffer, ...extensions: Buffer[]): boolean | null => {
+    const parse = parseClientHello(hello({ sessionId, extensions }))
+    return parse.kind === 'hello' ? parse.hello.offersSession : null
+  }
+  const none = Buffer.alloc(0)
+  const id = Buffer.alloc(32, 7)
+  t.false(offers(none))
+  t.false(offers(id))
+  t.false(offers(id, extension(35, none)))
+  t.true(offers(none, extension(35, Buffer.from('ticket'))))
+  t.true(offers(id, extension(35, none), extension(41, Buffer.alloc(8))))
 })
 
 test('a reader keeps the chunks it was given and copies none while one is enough', (t) => {

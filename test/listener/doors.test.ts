@@ -113,8 +113,28 @@ test('more who wait for the commit than there is room for are sent away', async 
   t.is(served.length, 1_024)
 })
 
+test('a process that takes in nobody any more binds nothing, whatever is asked for', async (t) => {
+  const { doors, open, prepare } = rig()
+  ;(await prepare(at(1))).commit()
+  const early = await prepare(at(1), at(2))
+  await doors.close()
+  early.commit()
+  ;(await prepare(at(3))).commit()
+  t.deepEqual([...open.keys()], [])
+})
+
 test('several listeners of port 0 are several', async (t) => {
   const { doors, prepare } = rig()
   ;(await prepare(at(0), at(0))).commit()
   t.is(doors.bound.length, 2)
+})
+
+test('in a process that drains other settings open nothing any more', async (t) => {
+  const { doors, open, prepare } = rig()
+  const first = await prepare(at(1))
+  first.commit()
+  await doors.close()
+  const change = await prepare(at(1), at(2))
+  change.commit()
+  t.deepEqual([...open.keys()], [])
 })

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events'
 import { setImmediate } from 'node:timers/promises'
+import { admissionCounters } from '../../src/control/admission-metrics.ts'
 import { type Metrics, trafficCounters } from '../../src/control/metrics.ts'
 import type { ByteStream } from '../../src/relay.ts'
 
@@ -94,6 +95,8 @@ export function fakeMetrics() {
   const told: string[] = []
   const metrics: Metrics = {
     traffic: traffic(),
+    admission: admissionCounters(),
+    handshakeWaited: () => {},
     accepted: () => {},
     acceptPaused: () => {},
     hello: () => {},
@@ -106,6 +109,8 @@ export function fakeMetrics() {
     connect: (result, version) => told.push(`connect ${result} ${version}`),
     dial: () => {},
     sessions: (delta) => told.push(`sessions ${delta}`),
+    shielded: () => {},
+    shieldOutcome: (backend, outcome) => told.push(`shield ${backend} ${outcome}`),
     registryReload: () => {},
     revocationReload: () => {},
     provision: () => {},

@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import test from 'ava'
 import { KeepAliveWheel } from '../../src/mqtt/keep-alive.ts'
 
@@ -119,4 +121,37 @@ test('ten thousand sessions expire in their own tick each', (t) => {
   ticksUntil(() => wheel.size === 0)
   for (const [seconds, tick] of due) t.is(tick, Math.ceil(seconds * 1.5) + 1)
   t.is(due.size, 1_000)
+})
+
+test('after a stall, bytes that wait in a socket are read before anybody is judged', async (t) => {
+  const server = createServer()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const [stall, device] = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')]
+  const sockets = [(await once(server, 'connection'))[0], (await once(server, 'connection'))[0]] as [Socket, Socket]
+  t.teardown(() => {
+    for (const socket of [stall, device, ...sockets]) socket.destroy()
+    server.close()
+  })
+  const wheel = new KeepAliveWheel()
+  const entry = wheel.add(1, () => {})
+  t.teardown(() => wheel.remove(entry))
+  let readAt = -1
+  const ping = Promise.withResolvers<void>()
+  for (const socket of sockets) {
+    socket.on('data', (chunk: Buffer) => {
+      if (String(chunk) === 'ping') {
+        readAt = wheel.now
+        return ping.resolve()
+      }
+      // In the middle of a turn: the device speaks, the loop stands still, and the wheel's timer is long due.
+      device.write('ping')
+      const until = performance.now() + 1_300
+      while (performance.now() < until);
+    })
+  }
+  stall.write('stall')
+  await ping.promise
+  t.is(readAt, 0, 'no tick has been run before the ping was read')
 })

@@ -1,15 +1,23 @@
 import cluster from 'node:cluster'
 import { createServer } from 'node:net'
 import { createInterface } from 'node:readline'
-import { runPrimary, workerLink } from '../../src/control/cluster.ts'
+import { runPrimary } from '../../src/control/cluster.ts'
 import { onSignals } from '../../src/control/drain.ts'
 import type { Log } from '../../src/control/log.ts'
 import { createMetrics } from '../../src/control/metrics.ts'
+import type { DrainOrder } from '../../src/control/process-drain.ts'
+import { workerLink } from '../../src/control/worker-link.ts'
 
 // A primary that does what the lines of its standard input say, and its workers. Everything that happens is one JSON
 // line on standard output. Settings come in the environment: WORKERS, and BEHAVIOR of the workers.
 
 const tell = (line: Record<string, unknown>) => process.stdout.write(`${JSON.stringify(line)}\n`)
+const orderOf = (graceMs: string | undefined): DrainOrder => ({
+  graceMs: Number(graceMs),
+  pacePerSecond: null,
+  serverReference: null,
+  newcomers: 'served',
+})
 const write = (level: string) => (fields: object, message: string) => tell({ event: 'log', level, message, ...fields })
 const log: Log = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') }
 
@@ -28,6 +36,7 @@ function primary(): void {
     onWorkerExit: supervision.workerExited,
     onReadyCount: supervision.workers,
     onMessage: (data) => tell({ event: 'message', data }),
+    ...(process.env.READY_DEADLINE !== undefined && { readyDeadlineMs: Number(process.env.READY_DEADLINE) }),
     ...(process.env.BACKOFF !== undefined && { spawnBackoff: JSON.parse(process.env.BACKOFF) }),
   })
   running.started.then(
@@ -43,12 +52,15 @@ function primary(): void {
     if (command === 'scrape') tell({ event: 'scrape', text: await running.scrape() })
     if (command === 'status') tell({ event: 'status', workers: running.status(), readyCount: running.readyCount })
     if (command === 'broadcast') running.broadcast(argument)
-    if (command === 'drain') process.exit(await running.drain(Number(argument)))
+    if (command === 'drain') process.exit(await running.drain(orderOf(argument)))
+    if (command === 'restart') tell({ event: 'restart', ...(await running.restart(orderOf(argument))) })
   })
 }
 
 function worker(): void {
-  const behavior = process.env.BEHAVIOR
+  // LATER is of those that come after the first ones.
+  const isFirst = Number(cluster.worker?.id) <= Number(process.env.WORKERS)
+  const behavior = isFirst ? process.env.BEHAVIOR : (process.env.LATER ?? process.env.BEHAVIOR)
   if (behavior === 'fail-to-start') process.exit(9)
   const { metrics, registry } = createMetrics({ version: 'test' })
   const server = createServer((socket) => {
@@ -62,7 +74,7 @@ function worker(): void {
     onDrain: () => {
       tell({ event: 'draining', pid: process.pid })
       if (behavior === 'never-drain') return new Promise(() => setInterval(() => {}, 1_000))
-      return new Promise((resolve) => server.close(() => resolve()))
+      return new Promise<void>((resolve) => server.close(() => resolve()))
     },
     onOrphaned: () => {},
     onMessage: (data) => {
@@ -76,13 +88,21 @@ function worker(): void {
       } else link.send(data)
     },
   })
-  server.listen(0, '127.0.0.1', () => {
-    const address = server.address()
-    tell({ event: 'listening', pid: process.pid, port: typeof address === 'object' ? address?.port : null })
-    link.ready()
-    if (behavior === 'crash-when-ready') {
-      metrics.accepted(8883)
-      void link.exit(7)
-    }
-  })
+  if (behavior === 'never-ready') return void setInterval(() => {}, 1_000)
+  if (behavior === 'slow-start') {
+    tell({ event: 'starting-slowly', pid: process.pid })
+    setTimeout(listen, 1_500)
+  } else listen()
+
+  function listen(): void {
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      tell({ event: 'listening', pid: process.pid, port: typeof address === 'object' ? address?.port : null })
+      link.ready()
+      if (behavior === 'crash-when-ready') {
+        metrics.accepted(8883)
+        void link.exit(7)
+      }
+    })
+  }
 }

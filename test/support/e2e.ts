@@ -44,6 +44,8 @@ export interface DoorOptions {
   /** More files of the configuration's folder. */
   readonly files?: Readonly<Record<string, string>>
   readonly extra?: string
+  /** More of the domain, such as `sessions: { … }`. */
+  readonly domain?: string
 }
 
 /** The real program with one listener on 127.0.0.1, one domain `localhost` that trusts our CA, and one backend. */
@@ -65,6 +67,7 @@ domains:
     registry: main
     clientTrust: { mode: ca, ca: [ ca.pem ], policies: [ devices ] }
     backend: main
+${options.domain === undefined ? '' : `    ${options.domain}`}
 registries: { main: { path: registry } }
 backends: { main: { ${options.backend} } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }

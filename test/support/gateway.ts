@@ -32,7 +32,7 @@ export { ca, device, localhostOnly }
 export const serverCertificate = issueServer(ca, { serverNames: [...NAMES], ips: ['127.0.0.1', '::1'] })
 
 /** Where Debian's libfaketime lies; with it the wall clock of a process can be set, and the monotonic one goes on. */
-const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
+export const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 
 /** Registered and ACTIVE, with no policy at all. */
 export const powerless = issueDevice(ca, { commonName: 'device-2' })
@@ -88,12 +88,15 @@ export interface Gateway {
   answer: Answer
   /** Requests that reached the HTTP backend. */
   readonly forwarded: { readonly method: string; readonly url: string; readonly headers: Record<string, unknown> }[]
-  stopBroker(): Promise<void>
+  /** SIGKILL unless told. */
+  stopBroker(signal?: NodeJS.Signals): Promise<void>
   startBroker(): Promise<void>
 }
 
 export interface GatewayOptions {
   readonly workers?: number
+  /** The section `drain`, in braces; a grace period of 5 s unless given. */
+  readonly drain?: string
   /** More lines of the configuration, at its top level. */
   readonly extra?: string
   /** More lines of the domain `localhost`, each indented by four. */
@@ -104,6 +107,12 @@ export interface GatewayOptions {
   readonly files?: Readonly<Record<string, string>>
   /** The wall clock at the start of the program, as `YYYY-MM-DD hh:mm:ss` in UTC. */
   readonly startsAt?: string
+  /** More lines of the broker's configuration. */
+  readonly broker?: string
+  /** Before the program's command line. */
+  readonly prefix?: readonly string[]
+  /** A file that sets the wall clock while the program runs: seconds such as `+600`. */
+  readonly clockFile?: string
   /** Puts something between the door and the broker: gets the broker's port, answers with its own. */
   readonly between?: (brokerPort: number) => Promise<number>
 }
@@ -212,47 +221,44 @@ registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
 admin: { socket: admin.sock }
 workers: ${options.workers ?? 1}
-drain: { grace: 5s }
+drain: ${options.drain ?? '{ grace: 5s }'}
 log: { format: json, level: debug }
 ${options.extra ?? ''}
 `,
   )
-  const broker = restartable(t, dir, brokerPort)
+  const broker = restartable(t, dir, brokerPort, options.broker ?? '')
   await broker.startBroker()
-  const { startsAt } = options
-  const proxy = await startProxy(
-    t,
-    file,
-    metricsPort,
-    startsAt === undefined
-      ? {}
-      : {
-          prefix: [
-            'env',
-            `LD_PRELOAD=${FAKETIME}`,
-            `FAKETIME=@${startsAt}`,
-            'FAKETIME_DONT_FAKE_MONOTONIC=1',
-            'TZ=UTC',
-          ],
-        },
-  )
+  const clock = clockOf(options)
+  const proxy = await startProxy(t, file, metricsPort, {
+    prefix: [
+      ...(clock.length === 0
+        ? []
+        : ['env', `LD_PRELOAD=${FAKETIME}`, 'FAKETIME_DONT_FAKE_MONOTONIC=1', 'TZ=UTC', ...clock]),
+      ...(options.prefix ?? []),
+    ],
+  })
   return Object.assign(gateway, { dir, proxy, ports, brokerPort, asked, forwarded, ...broker })
 }
 
-function restartable(t: Teardowns, dir: string, port: number) {
+function clockOf({ startsAt, clockFile }: GatewayOptions): readonly string[] {
+  if (clockFile !== undefined) return [`FAKETIME_TIMESTAMP_FILE=${clockFile}`, 'FAKETIME_NO_CACHE=1']
+  return startsAt === undefined ? [] : [`FAKETIME=@${startsAt}`]
+}
+
+function restartable(t: Teardowns, dir: string, port: number, more: string) {
   let child: ChildProcess | null = null
   const config = write(
     dir,
     'broker/mosquitto.conf',
-    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\n`,
+    `listener ${port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type error\npersistence true\npersistence_location ${dir}/broker/\nautosave_interval 1\nmax_queued_messages 0\n${more}\n`,
   )
-  const stopBroker = async (): Promise<void> => {
+  const stopBroker = async (signal: NodeJS.Signals = 'SIGKILL'): Promise<void> => {
     if (child === null || child.exitCode !== null || child.signalCode !== null) return
     const exited = once(child, 'exit')
-    child.kill('SIGKILL')
+    child.kill(signal)
     await exited
   }
-  t.teardown(stopBroker)
+  t.teardown(() => stopBroker())
   return {
     stopBroker,
     async startBroker(): Promise<void> {

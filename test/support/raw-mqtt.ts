@@ -11,6 +11,8 @@ export interface RawDevice {
   readonly heard: Packet[]
   readonly closed: boolean
   say(packet: Packet | Buffer): void
+  /** CONNECT, where it was to wait. */
+  connect(): void
   /** The next packet of this kind that has not been asked for yet; rejects when the connection ends before. */
   hear(cmd: Packet['cmd'], ms?: number): Promise<Packet>
   /** Resolves when the other side has closed. */
@@ -25,6 +27,8 @@ export interface RawDeviceOptions {
   readonly alpn?: string
   readonly servername?: string
   readonly connect?: Partial<IConnectPacket>
+  /** CONNECT waits for `connect()`. */
+  readonly silent?: boolean
 }
 
 /** TLS and CONNECT; does not wait for CONNACK. */
@@ -80,15 +84,17 @@ export async function rawDevice(t: Teardowns, options: RawDeviceOptions): Promis
       listeners.add(again)
       again()
     })
-  say({
-    cmd: 'connect',
-    protocolId: 'MQTT',
-    protocolVersion: version,
-    clean: true,
-    clientId: options.clientId ?? `raw-${Math.random().toString(36).slice(2, 10)}`,
-    keepalive: 60,
-    ...options.connect,
-  } as IConnectPacket)
+  const connect = () =>
+    say({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: version,
+      clean: true,
+      clientId: options.clientId ?? `raw-${Math.random().toString(36).slice(2, 10)}`,
+      keepalive: 60,
+      ...options.connect,
+    } as IConnectPacket)
+  if (options.silent !== true) connect()
   return {
     socket,
     heard,
@@ -96,6 +102,7 @@ export async function rawDevice(t: Teardowns, options: RawDeviceOptions): Promis
       return state.closed
     },
     say,
+    connect,
     async hear(cmd, ms = 5_000) {
       const packet = await until(() => heard.find((one) => one.cmd === cmd && !taken.has(one)), cmd, ms)
       taken.add(packet)

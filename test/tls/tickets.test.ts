@@ -2,14 +2,10 @@
 // session by itself when the name differs, and a test with it would see nothing.
 import { randomBytes } from 'node:crypto'
 import test from 'ava'
-import { type X509Options, x509 } from '../../src/auth/x509.ts'
-import { createCa, type Issued, issueDevice } from '../../src/cli/pki.ts'
-import type { SecuredConnection } from '../../src/connection.ts'
+import { createCa, issueDevice } from '../../src/cli/pki.ts'
 import { parseCrl, RevocationLists } from '../../src/registry/crl.ts'
-import { type CertificateStatus, createRegistry } from '../../src/registry/registry.ts'
 import { RotatingSecret } from '../../src/store/ticket-secret.ts'
-import { checkDomains, createDomains, type DomainOptions } from '../../src/tls/domains.ts'
-import type { Secured } from '../../src/tls/handshake.ts'
+import { checkDomains, createDomains } from '../../src/tls/domains.ts'
 import { TLS_RUNTIME } from '../../src/tls/policies.ts'
 import {
   type AdmissionFacts,
@@ -19,15 +15,22 @@ import {
   TICKET_FACTS,
   ticketKeys,
 } from '../../src/tls/tickets.ts'
-import { NO_OPENSSL, OPENSSL, sClient, tempFiles } from '../support/openssl.ts'
+import { NO_OPENSSL, OPENSSL } from '../support/openssl.ts'
 import { createCrl } from '../support/pki.ts'
-import { domainOptions, listen, ca as serverCa } from './server.ts'
+import {
+  CA_MODE,
+  device,
+  fingerprints,
+  fleet,
+  judged,
+  line,
+  processOf,
+  visit,
+  withTickets,
+} from './resumption-harness.ts'
+import { ca as serverCa } from './server.ts'
 
 const { sharesKeys, keepsChain } = TICKET_FACTS[TLS_RUNTIME]
-
-const fleet = createCa({ commonName: 'fleet' })
-const line = createCa({ commonName: 'line 1', issuer: fleet })
-const device = issueDevice(line, { commonName: 'device-1' })
 
 const FACTS: AdmissionFacts = {
   serverNames: ['a.example'],
@@ -95,9 +98,6 @@ test('addresses of refused resumptions are forgotten after ten minutes', (t) => 
   t.false(refused.has('192.0.2.1'))
 })
 
-const withTickets = (over: Partial<DomainOptions> = {}): DomainOptions =>
-  domainOptions({ sessionTickets: { lifetimeMs: 3_600_000 }, ...over })
-
 test('contexts are kept for as long as the secret is the same, with and without tickets', (t) => {
   const ticketSecret = new RotatingSecret({ maxAgeMs: 1_000, now: () => 0 })
   const domain = createDomains({ generation: 1, domains: [withTickets()] }, { ticketSecret }).all[0]!
@@ -126,136 +126,6 @@ test('where the library forgets chains that are judged, there are no tickets, an
 // One after the other: they start some sixty clients, and all of them at once would be late on a busy machine.
 const real = OPENSSL ? test.serial : test.serial.skip
 const reason = OPENSSL ? '' : ` (${NO_OPENSSL})`
-
-const CA_MODE = { trustMode: 'ca', caPems: [fleet.certPem] } as const
-
-interface Process {
-  readonly secret: RotatingSecret
-  readonly domains: readonly DomainOptions[]
-  readonly generation: number
-}
-
-/** One process with domains a.example and b.example that differ in nothing but their names, unless said. */
-function processOf({ secret, domains, generation }: Partial<Process> = {}) {
-  const made = createDomains(
-    {
-      generation: generation ?? 1,
-      domains: domains ?? [withTickets(CA_MODE), withTickets({ ...CA_MODE, serverNames: ['b.example'] })],
-    },
-    { ticketSecret: secret ?? new RotatingSecret({ maxAgeMs: 3_600_000 }) },
-  )
-  return (name: string, requestCert = true, full = false): Side => ({
-    requestCert,
-    name,
-    context: () => made.find(name)!.context(requestCert, full),
-  })
-}
-
-interface Side {
-  readonly name: string
-  readonly requestCert: boolean
-  readonly context: () => ReturnType<ReturnType<typeof createDomains>['all'][number]['context']>
-}
-
-interface Visit {
-  readonly secured: Secured
-  readonly output: string
-}
-
-/**
- * The device makes a session at the first side and takes it to all others. Both ends must agree on whether a session was
- * resumed, and the client asks for the same one each time.
- */
-async function visit(
-  version: string,
-  first: Side,
-  others: readonly (Side & { readonly before?: () => void })[],
-  { present = device as Issued | null, args = [] as readonly string[] } = {},
-): Promise<readonly [Visit, ...Visit[]]> {
-  const files = tempFiles({
-    cert: present?.certPem ?? '',
-    chain: present?.chainPem ?? '',
-    key: present?.keyPem ?? '',
-    session: '',
-  })
-  const { paths } = files
-  let side = first
-  const server = await listen({
-    deadlineMs: 20_000,
-    get context() {
-      return side.context()
-    },
-    get requestCert() {
-      return side.requestCert
-    },
-  })
-  const shown = present === null ? [] : ['-cert', paths.cert!, '-key', paths.key!, '-cert_chain', paths.chain!]
-  const go = async (more: readonly string[]): Promise<Visit> => {
-    const { output } = await sClient({
-      port: server.port,
-      args: [`-tls${version}`, '-servername', side.name, ...shown, ...args, ...more],
-      say: { after: /UP\n/, text: 'Q\n' },
-      deadlineMs: 30_000,
-    })
-    if (!/UP\n/.test(output)) throw new Error(output)
-    const end = await server.next()
-    if (end instanceof Error) throw end
-    if (end.resumed !== /Reused, TLSv1/.test(output)) throw new Error(`the ends do not agree:\n${output}`)
-    return { secured: end, output }
-  }
-  try {
-    const visits: [Visit, ...Visit[]] = [await go(['-sess_out', paths.session!])]
-    for (const other of others) {
-      other.before?.()
-      side = other
-      visits.push(await go(['-sess_in', paths.session!]))
-    }
-    return visits
-  } finally {
-    await server.close()
-    files.remove()
-  }
-}
-
-// The authenticator of this kind looks at nothing else.
-const NO_CONNECTION = {} as SecuredConnection
-
-/** What the identity stage says of it, with a registry that has the device under this status. */
-async function judged({ secured }: Visit, over: Partial<X509Options> = {}, status?: CertificateStatus) {
-  const registry = createRegistry(
-    status === undefined
-      ? []
-      : [
-          {
-            fingerprint: device.cert.fingerprint256.replaceAll(':', '').toLowerCase(),
-            status,
-            der: device.cert.raw,
-            policies: [],
-            things: [],
-            exclusive: false,
-          },
-        ],
-  )
-  const authenticator = x509({
-    mode: 'ca',
-    registry: () => registry,
-    policies: [],
-    hasCa: true,
-    caCertificates: [fleet.cert],
-    revocation: () => null,
-    onExpired: 'deny',
-    onMissing: 'deny',
-    ...over,
-  })
-  const outcome = await authenticator.authenticate(
-    { kind: 'x509', peer: secured.peer },
-    NO_CONNECTION,
-    new AbortController().signal,
-  )
-  return outcome.kind === 'denied' ? outcome.code : outcome.principal.attributes.commonName
-}
-
-const fingerprints = ({ secured }: Visit) => secured.peer?.chain.map((each) => each.fingerprint256)
 
 for (const version of ['1_2', '1_3']) {
   const named = (what: string) => `TLS ${version.replace('_', '.')}: ${what}${reason}`

@@ -154,7 +154,7 @@ export const PARAMETERS: Target = {
   ],
   maxBytes: 16_384,
   kinds: ['found', 'malformed', 'nothing'],
-  cases: 20_000,
+  cases: 6_000,
   check(input, below) {
     const { http, mqtt } = credentialsOf(input)
     const source = below(3)
@@ -341,7 +341,7 @@ export const AUTHORIZER_ANSWER: Target = {
   ],
   maxBytes: 8_192,
   kinds: ['yes', 'no', 'unusable', 'no JSON'],
-  cases: 10_000,
+  cases: 6_000,
   check(input, below) {
     let value: unknown
     try {
@@ -376,7 +376,7 @@ export const PASSWORD_FILE: Target = {
   tokens: ['$7$', '$scrypt$', 'ln=', 'ln=63,r=8,p=1', 'r=99999', '\n', ':', '$', '999999999999', 'someone:'],
   maxBytes: 2_048,
   kinds: ['users', 'issues'],
-  cases: 20_000,
+  cases: 6_000,
   check(input) {
     const { users, issues } = readPasswordFile(input.toString('latin1'))
     const lines = input.toString('latin1').split('\n')

@@ -42,7 +42,7 @@ export const DER: Target = {
   tokens: der('3080', '0201', '308200', '3084ffffffff', '1f81', '0500', 'a000', '0303'),
   maxBytes: 2_048,
   kinds: ['read', 'refused'],
-  cases: 20_000,
+  cases: 6_000,
   check(input) {
     let count: number
     try {
@@ -132,7 +132,7 @@ export const CRL: Target = {
   ],
   maxBytes: 4_096,
   kinds: ['lists', 'invalid'],
-  cases: 10_000,
+  cases: 6_000,
   check(input) {
     const file = readCrlFile(input)
     if (file.kind === 'invalid') {
@@ -243,7 +243,7 @@ export const CONFIGURATION: Target = {
   ],
   maxBytes: 4_096,
   kinds: ['valid', 'invalid'],
-  cases: 300,
+  cases: 150,
   check(input) {
     const file = join(place(), 'brokergate.yaml')
     writeFileSync(file, input)

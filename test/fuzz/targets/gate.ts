@@ -66,7 +66,7 @@ function gate(side: Side, from: Readonly<Record<MqttVersion, readonly string[]>>
     tokens: ([4, 5] as const).flatMap((version) => from[version].map(hex)),
     maxBytes: 2_048,
     kinds: ['open', 'ended'],
-    cases: 8_000,
+    cases: 3_000,
     check(input, below) {
       const setup = input[0] ?? 0
       const bytes = input.subarray(1)

@@ -100,7 +100,7 @@ export const HELLO: Target = {
   tokens: [sni('other.example'), sni('192.0.2.1'), extension(0, Buffer.alloc(2)), Buffer.from('160301', 'hex')],
   maxBytes: 8_000,
   kinds: ['hello', 'incomplete', 'not-tls', 'malformed'],
-  cases: 40_000,
+  cases: 15_000,
   check: checkHello,
 }
 
@@ -166,6 +166,6 @@ export const PROXY_HEADER: Target = {
   ],
   maxBytes: 4_300,
   kinds: ['header', 'unknown', 'incomplete', 'invalid'],
-  cases: 20_000,
+  cases: 6_000,
   check: checkProxy,
 }

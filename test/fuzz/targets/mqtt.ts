@@ -121,7 +121,7 @@ export const PACKET_CURSOR: Target = {
   tokens: ['c000', '30ffffffff7f', '308080808001', 'e000', '2002', '30e807', '30e907'].map(hex),
   maxBytes: 4_096,
   kinds: ['fault', 'within', 'whole'],
-  cases: 40_000,
+  cases: 15_000,
   check: checkCursor,
 }
 
@@ -232,7 +232,7 @@ export const CONNECT: Target = {
   ],
   maxBytes: 4_200,
   kinds: ['connect 3.1.1', 'connect 5', 'refused'],
-  cases: 10_000,
+  cases: 6_000,
   async check(input, below) {
     const read = await readInPieces([Buffer.from(input)])
     must(told(await readInPieces(pieces(input, below))) === told(read), 'in pieces it is another answer')
@@ -279,7 +279,7 @@ export const PUBLISH_HEAD: Target = {
   ].map(hex),
   maxBytes: 2_048,
   kinds: ['read 4', 'read 5', 'malformed'],
-  cases: 30_000,
+  cases: 12_000,
   check(input, below) {
     const version = versionOf(input)
     const body = input.subarray(1)
@@ -324,7 +324,7 @@ export const SUBSCRIBE: Target = {
   ].map(hex),
   maxBytes: 2_048,
   kinds: ['request', 'answer', 'refused'],
-  cases: 30_000,
+  cases: 12_000,
   check(input, below) {
     const version = versionOf(input)
     const body = input.subarray(1)
@@ -391,7 +391,7 @@ export const CONNACK: Target = {
   tokens: ['13003c', '1f000172', '26000161000162', '1500016d', '1600016d', '2401', '12000161'].map(hex),
   maxBytes: 1_024,
   kinds: ['read 4', 'read 5', 'refused'],
-  cases: 30_000,
+  cases: 12_000,
   check(input) {
     const version = versionOf(input)
     const body = input.subarray(1)
@@ -426,7 +426,7 @@ export const DISCONNECT: Target = {
   tokens: ['11ffffffff', '1f000172', '26000161000162', '1c000161'].map(hex),
   maxBytes: 1_024,
   kinds: ['stays', 'lowered', 'refused'],
-  cases: 30_000,
+  cases: 12_000,
   check(input, below) {
     const most = below(3) * 100
     let packet: Buffer | null

@@ -74,7 +74,7 @@ export const POLICY_DOCUMENT: Target = {
   ],
   maxBytes: 4_096,
   kinds: ['document', 'invalid'],
-  cases: 10_000,
+  cases: 6_000,
   check(input) {
     const text = input.toString()
     const parse = parsePolicyDocument(text)
@@ -154,7 +154,7 @@ export const ARN_PATTERN: Target = {
   ],
   maxBytes: 256,
   kinds: ['fits', 'does not', 'invalid', 'no value'],
-  cases: 30_000,
+  cases: 12_000,
   check(input) {
     // Ill-formed bytes become U+FFFD, so that a text is a row of code points here and there.
     const [source = '', ...rest] = input.toString().split('\n')

@@ -89,7 +89,7 @@ export const WEB_SOCKET: Target = {
   ],
   maxBytes: 6_000,
   kinds: ['served', 'ERR_WEBSOCKET', 'ERR_WEBSOCKET_TOO_LARGE'],
-  cases: 500,
+  cases: 300,
   async check(input, below) {
     const whole = await session([input])
     const cut = await session(pieces(input, below))
@@ -151,7 +151,7 @@ export const HTTP_HEAD: Target = {
   ],
   maxBytes: 2_048,
   kinds: ['head', 'ERR_HTTP_MALFORMED', 'ERR_HOST_MISMATCH'],
-  cases: 30_000,
+  cases: 12_000,
   check(input, below) {
     const { raw } = requestOf(input)
     const rules = { serverNames: ['a.example'], maxHeaders: 20, upgrade: below(4) === 0 }
@@ -211,7 +211,7 @@ export const PUBLISH_REQUEST: Target = {
   ],
   maxBytes: 2_048,
   kinds: ['publish', 'refused'],
-  cases: 30_000,
+  cases: 12_000,
   check(input, below) {
     const { raw, body } = requestOf(input)
     const limits = PUBLISH_RULES[below(2)]!

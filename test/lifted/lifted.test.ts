@@ -1,13 +1,16 @@
 import { type AddressInfo, connect, createServer, type Server, Socket } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import test, { type ExecutionContext } from 'ava'
-import { tcp } from '../src/backend/tcp.ts'
-import { CAN_LIFT, canLift, LiftedTls, lifted } from '../src/lifted.ts'
-import type { ByteStream } from '../src/relay.ts'
-import { createDomains } from '../src/tls/domains.ts'
-import { handshake } from '../src/tls/handshake.ts'
-import { behavesLikeABackend, CONNECTION, freePort, tcpServer } from './backend/conformance.ts'
-import { ca, domainOptions } from './tls/server.ts'
+import { tcp } from '../../src/backend/tcp.ts'
+import type { AcceptedSocket } from '../../src/connection.ts'
+import { CAN_LIFT } from '../../src/lifted/native.ts'
+import { canLift, LiftedTcp, lifted, liftServer } from '../../src/lifted/tcp.ts'
+import { LiftedTls } from '../../src/lifted/tls.ts'
+import type { ByteStream } from '../../src/relay.ts'
+import { createDomains } from '../../src/tls/domains.ts'
+import { handshake } from '../../src/tls/handshake.ts'
+import { behavesLikeABackend, CONNECTION, freePort, tcpServer } from '../backend/conformance.ts'
+import { ca, domainOptions } from '../tls/server.ts'
 
 // What a lifted stream promises beside the two conformance suites. The same tests run on the portable transport.
 
@@ -38,11 +41,14 @@ behavesLikeABackend(test, 'lifted tcp', async (t) => {
   }
 })
 
+/** Which transport, and from which stage on. */
+type Kind = 'portable' | 'lifted' | 'lifted from the listener on'
+
 interface Opened {
   readonly device: TLSSocket
   readonly stream: ByteStream
   /** What was accepted, and what is left of it. */
-  readonly accepted: Socket
+  readonly accepted: AcceptedSocket
   readonly closes: () => number
 }
 
@@ -55,23 +61,28 @@ async function listening(server: Server): Promise<number> {
 /** `via`: what the device reaches in place of the port that accepts. */
 async function open(
   t: ExecutionContext,
-  lift: boolean,
+  kind: Kind,
   via: (port: number) => number | Promise<number> = (port) => port,
 ): Promise<Opened> {
   const opened = Promise.withResolvers<Omit<Opened, 'device'>>()
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (accepted) => {
+  const lift = kind !== 'portable'
+  const accept = (accepted: AcceptedSocket) => {
     let closes = 0
     accepted.once('close', () => closes++)
-    accepted.once('data', (chunk) => {
+    const onData = (chunk: Buffer) => {
+      accepted.off('data', onData)
       accepted.pause()
       accepted.unshift(chunk)
       handshake(accepted, { context, requestCert: false, alpn: null, deadlineMs: 5_000, lift }).then(({ tls }) => {
         opened.resolve({ stream: tls, accepted, closes: () => closes })
         t.teardown(() => tls.destroy())
       }, opened.reject)
-    })
-  })
+    }
+    accepted.on('data', onData)
+  }
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, accept)
   const accepting = await listening(server)
+  if (kind === 'lifted from the listener on') t.is(liftServer(server, accept), CAN_LIFT)
   t.teardown(() => server.close())
   const port = await via(accepting)
   const options = { port, host: '127.0.0.1', servername: 'a.example', ca: ca.certPem, allowHalfOpen: true }
@@ -95,12 +106,9 @@ const closed = (stream: { on(event: 'close', listener: () => void): unknown }) =
   new Promise<void>((resolve) => stream.on('close', resolve))
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
-for (const [kind, lift] of [
-  ['portable', false],
-  ['lifted', true],
-] as const) {
+for (const kind of ['portable', 'lifted', 'lifted from the listener on'] as const) {
   test(`${kind}: megabytes written past a device that does not read arrive whole, in order, and before the end`, async (t) => {
-    const { device, stream } = await open(t, lift)
+    const { device, stream } = await open(t, kind)
     const all = pattern(6_000_000)
     let at = 0
     let drains = 0
@@ -126,7 +134,7 @@ for (const [kind, lift] of [
   })
 
   test(`${kind}: megabytes read with a pause after every chunk arrive whole, in order, and before the end`, async (t) => {
-    const { device, stream } = await open(t, lift)
+    const { device, stream } = await open(t, kind)
     const all = pattern(3_000_000)
     device.end(all)
     const chunks: Buffer[] = []
@@ -148,7 +156,7 @@ for (const [kind, lift] of [
   })
 
   test(`${kind}: our end leaves the device its last words`, async (t) => {
-    const { device, stream } = await open(t, lift)
+    const { device, stream } = await open(t, kind)
     let heard = ''
     stream.on('data', (chunk) => {
       heard += chunk.toString()
@@ -164,7 +172,7 @@ for (const [kind, lift] of [
   })
 
   test(`${kind}: what is paused keeps what came before the device ended`, async (t) => {
-    const { device, stream } = await open(t, lift)
+    const { device, stream } = await open(t, kind)
     stream.pause()
     device.end('publish and goodbye')
     await new Promise((resolve) => setTimeout(resolve, 50))
@@ -182,7 +190,7 @@ for (const [kind, lift] of [
 
   test(`${kind}: a reset closes it once, and whoever waits for the accepted socket hears of it`, async (t) => {
     let far = new Socket()
-    const { stream, closes } = await open(t, lift, (port) => {
+    const { stream, closes } = await open(t, kind, (port) => {
       const server = createServer((near) => {
         far = connect(port, '127.0.0.1')
         for (const socket of [near, far]) socket.on('error', () => {})
@@ -210,7 +218,7 @@ for (const [kind, lift] of [
   })
 
   test(`${kind}: destroyed, it closes the connection and hands over nothing more`, async (t) => {
-    const { device, stream, closes } = await open(t, lift)
+    const { device, stream, closes } = await open(t, kind)
     let events = 0
     stream.on('drain', () => events++)
     stream.on('data', () => events++)
@@ -230,7 +238,7 @@ for (const [kind, lift] of [
   })
 
   test(`${kind}: it may be destroyed from within its own data`, async (t) => {
-    const { device, stream } = await open(t, lift)
+    const { device, stream } = await open(t, kind)
     let chunks = 0
     stream.on('data', () => {
       chunks++
@@ -247,12 +255,66 @@ for (const [kind, lift] of [
 const onBun = CAN_LIFT ? test : test.skip
 
 onBun('on Bun the handshake with `lift` gives a lifted stream, and the accepted socket is let go', async (t) => {
-  const { stream, accepted } = await open(t, true)
+  const { stream, accepted } = await open(t, 'lifted')
   t.true(stream instanceof LiftedTls)
-  t.true(accepted.destroyed)
-  t.false(canLift(accepted))
+  t.true(accepted instanceof Socket && accepted.destroyed)
+  t.false(canLift(accepted as Socket))
   t.is((stream as LiftedTls).localAddress, '127.0.0.1')
-  t.is((await open(t, false)).stream instanceof LiftedTls, false)
+  t.is((await open(t, 'portable')).stream instanceof LiftedTls, false)
+})
+
+onBun('on Bun a lifted server makes no stream of node:net for what it accepts, and it knows who it is', async (t) => {
+  const { stream, accepted, device } = await open(t, 'lifted from the listener on')
+  t.true(accepted instanceof LiftedTcp)
+  t.true(stream instanceof LiftedTls)
+  t.true(accepted.destroyed, 'what it was is handed over')
+  t.is((stream as LiftedTls).localPort, device.remotePort)
+})
+
+onBun('on Bun a lifted server tells the address of a stranger, and hears how he leaves', async (t) => {
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, () => t.fail('a socket of node:net'))
+  const port = await listening(server)
+  t.teardown(() => server.close())
+  const { promise, resolve } = Promise.withResolvers<LiftedTcp>()
+  t.true(liftServer(server, resolve))
+  const stranger = connect(port, '127.0.0.1')
+  stranger.on('error', () => {})
+  await new Promise((settle) => stranger.once('connect', settle))
+  const accepted = await promise
+  t.is(accepted.remoteAddress, '127.0.0.1')
+  t.is(accepted.remotePort, stranger.localPort)
+  t.teardown(() => accepted.destroy())
+  let heard = ''
+  accepted.on('data', (chunk: Buffer) => {
+    heard += chunk.toString()
+  })
+  stranger.end('hello and goodbye')
+  await ended(accepted)
+  t.is(heard, 'hello and goodbye')
+  accepted.end()
+  await closed(accepted)
+  t.true(accepted.writableFinished)
+})
+
+onBun('on Bun what a lifted server has accepted waits, bounded by its socket, until somebody listens', async (t) => {
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, () => t.fail('a socket of node:net'))
+  const port = await listening(server)
+  t.teardown(() => server.close())
+  const { promise, resolve } = Promise.withResolvers<LiftedTcp>()
+  liftServer(server, resolve)
+  const stranger = connect(port, '127.0.0.1')
+  t.teardown(() => stranger.destroy())
+  const all = pattern(20_000_000)
+  stranger.end(all)
+  const accepted = await promise
+  t.teardown(() => accepted.destroy())
+  await new Promise((settle) => setTimeout(settle, 100))
+  t.true(stranger.writableLength > 0, 'nobody listens and everything was taken')
+  const chunks: Buffer[] = []
+  accepted.on('data', (chunk: Buffer) => chunks.push(chunk))
+  accepted.resume()
+  await ended(accepted)
+  t.true(Buffer.concat(chunks).equals(all))
 })
 
 test('what is not as expected stays on the portable transport', async (t) => {
