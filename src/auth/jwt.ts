@@ -9,7 +9,7 @@ import {
   type JWTVerifyOptions,
   jwtVerify,
 } from 'jose'
-import { suits } from '../registry/authorizer-schema.ts'
+import { suits } from '../registry/authorizer-reader.ts'
 import { type Answer, DEFAULT_DISCONNECT_MS, type No, type Yes } from './answer.ts'
 import type { Asked, AskedDeps, EntryOf } from './authorizer.ts'
 import { guard } from './guard.ts'

@@ -1,6 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto'
 import test from 'ava'
-import { AUTHORIZERS, readAuthorizers } from '../../src/registry/authorizer-schema.ts'
+import { readAuthorizers } from '../../src/registry/authorizer-reader.ts'
+import { AUTHORIZERS } from '../../src/registry/authorizer-schema.ts'
 import { readPasswordFile, readPasswordHash } from '../../src/registry/password-file.ts'
 
 const pem = (key: { export(options: { type: 'spki'; format: 'pem' }): string | Buffer }) =>
