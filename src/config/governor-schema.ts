@@ -122,7 +122,7 @@ export const SHEDDING = section({
   descriptors: section(stages(SHEDDING_DEFAULTS.descriptors))
     .prefault({})
     .describe('Open descriptors, as a part of their limit.'),
-  fullPerSecond: count(10).default(10).describe('How many full handshakes begin in a second in the first stage.'),
+  fullPerSecond: count(50).default(50).describe('How many full handshakes begin in a second in the first stage.'),
 })
   .prefault({})
   .describe('When new connections have to stand back, so that live sessions go on.')

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -67,7 +67,7 @@ export interface RunningProxy {
 
 /**
  * Starts the real program on this runtime with a configuration file and waits until it says that it is ready.
- * `TRANSPORT=auto` or `portable` in the environment runs the tests on that transport.
+ * `TRANSPORT=portable` in the environment runs the tests on that transport, where the file names none.
  */
 export async function startProxy(
   t: Teardowns,
@@ -76,7 +76,9 @@ export async function startProxy(
   options: { cwd?: string; prefix?: string[] } = {},
 ): Promise<RunningProxy> {
   const transport = process.env.TRANSPORT
-  if (transport !== undefined && file !== '') appendFileSync(file, `\ntransport: ${transport}\n`)
+  if (transport !== undefined && file !== '' && !/^transport:/m.test(readFileSync(file, 'utf8'))) {
+    appendFileSync(file, `\ntransport: ${transport}\n`)
+  }
   const command = [...(options.prefix ?? []), process.execPath, MAIN, 'run', ...(file === '' ? [] : ['-c', file])]
   const child = spawn(command[0]!, command.slice(1), {
     stdio: ['ignore', 'pipe', 'pipe'],

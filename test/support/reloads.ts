@@ -97,18 +97,8 @@ ${process.env.TRANSPORT === undefined ? '' : `transport: ${process.env.TRANSPORT
     )
   }
   configure()
-  const transport = process.env.TRANSPORT
-  // It appends a line of its own to the file.
-  if (transport !== undefined) delete process.env.TRANSPORT
   const file = join(dir, 'brokergate.yaml')
-  const proxy = await startProxy(
-    t,
-    file,
-    metricsPort,
-    options.prefix === undefined ? {} : { prefix: options.prefix },
-  ).finally(() => {
-    if (transport !== undefined) process.env.TRANSPORT = transport
-  })
+  const proxy = await startProxy(t, file, metricsPort, options.prefix === undefined ? {} : { prefix: options.prefix })
   return {
     dir,
     proxy,
