@@ -22,6 +22,7 @@ export interface NativeSocket {
   close(): void
   reload(options: { readonly socket: object }): void
   setNoDelay(on: boolean): void
+  setKeepAlive(on: boolean, delayMs: number): void
   upgradeTLS(options: object): readonly [raw: NativeSocket, tls: NativeSocket] | undefined
   getTLSVersion(): string
   isSessionReused(): boolean
@@ -41,7 +42,17 @@ interface NativeListener {
 }
 
 /** What a socket needs to be lifted, and what it needs more once it speaks TLS. */
-const CARRIES = ['write', 'pause', 'resume', 'shutdown', 'close', 'reload', 'setNoDelay', 'upgradeTLS'] as const
+const CARRIES = [
+  'write',
+  'pause',
+  'resume',
+  'shutdown',
+  'close',
+  'reload',
+  'setNoDelay',
+  'setKeepAlive',
+  'upgradeTLS',
+] as const
 const PROVES = ['getTLSVersion', 'isSessionReused', 'getPeerX509Certificate', 'getPeerCertificate'] as const
 
 /** True where the runtime has the second transport at all. */

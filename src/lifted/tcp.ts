@@ -47,15 +47,18 @@ export function lifted(socket: Socket): ByteStream {
 /**
  * What the server accepts from now on comes to `accepted` without a stream of `node:net` ever being made for it. The server
  * binds, is shared by workers and closes as before. False where that cannot be: the server's own listener goes on.
+ * @param keepAliveMs silence after which the kernel asks whether the peer is still there
  */
-export function liftServer(server: Server, accepted: (stream: LiftedTcp) => void): boolean {
+export function liftServer(server: Server, keepAliveMs: number, accepted: (stream: LiftedTcp) => void): boolean {
   const listener = listenerOf(server)
   if (listener === null) return false
   const open = (handle: NativeSocket): void => {
     // Until now it is the server.
     handle.data = undefined
     if (!carries(handle)) return void handle.close()
+    // What `node:net` would have set by the options of the server.
     handle.setNoDelay(true)
+    handle.setKeepAlive(true, keepAliveMs)
     accepted(new LiftedTcp(handle))
   }
   listener.reload({ socket: { ...HANDLERS, open } })

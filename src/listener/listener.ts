@@ -167,7 +167,7 @@ class Gate {
         server.on('error', () => {})
         const address = server.address()
         if (typeof address === 'object' && address !== null) this.port = address.port
-        if (this.#options.lift === true) liftServer(server, this.#accept)
+        if (this.#options.lift === true) liftServer(server, KEEP_ALIVE_MS, this.#accept)
         if (this.#wanted) this.#server = server
         else server.close()
         resolve()

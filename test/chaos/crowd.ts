@@ -27,7 +27,7 @@ export interface Reply {
 export function say(
   port: number,
   bytes: Uint8Array,
-  options: { readonly fin: boolean; readonly localAddress?: string; readonly deadlineMs: number },
+  options: { readonly fin: boolean | 'once answered'; readonly localAddress?: string; readonly deadlineMs: number },
 ): Promise<Reply> {
   return new Promise((resolve, reject) => {
     const started = performance.now()
@@ -50,13 +50,16 @@ export function say(
       socket.destroy()
       resolve({ bytes: Buffer.concat(chunks), ms: performance.now() - started })
     }
-    socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+    socket.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      if (options.fin === 'once answered') socket.end()
+    })
     // A reset is an end as well.
     socket.on('error', () => {})
     socket.once('end', done)
     socket.once('close', done)
     socket.once('connect', () => {
-      if (options.fin) socket.end(bytes)
+      if (options.fin === true) socket.end(bytes)
       else socket.write(bytes)
     })
   })

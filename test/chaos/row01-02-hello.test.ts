@@ -90,28 +90,29 @@ row(
     ]
     const faults: string[] = []
     let served = 0
-    const shoot = (all: readonly Buffer[]) =>
+    const shoot = (all: readonly Buffer[], fin: true | 'once answered') =>
       crowd(all, 50, async (bytes, at) => {
-        const reply = await say(ports.mqtt, bytes, { fin: true, localAddress: addressOf(at), deadlineMs: 30_000 })
+        const reply = await say(ports.mqtt, bytes, { fin, localAddress: addressOf(at), deadlineMs: 30_000 })
         if (isServerHello(reply)) served++
         const fault = wrong(bytes, reply)
         if (fault !== null) faults.push(`${fault}: ${bytes.toString('hex').slice(0, 200)}`)
       })
-    await shoot(shapes)
+    // Whoever hangs up at once need not be answered.
+    await shoot(shapes, 'once answered')
     t.deepEqual(faults, [])
     // Every real client that names a server of ours was answered by TLS.
     t.true(served >= good.filter(({ serverName }) => serverName !== null).length, `${served} served`)
 
     const real = good.find(({ client }) => client === 'openssl-3.0')!.bytes
     const cut = Array.from({ length: real.length - 1 }, (_, length) => real.subarray(0, length + 1))
-    await shoot(cut)
+    await shoot(cut, true)
     const flips = Array.from({ length: 5_000 }, () => {
       const { bytes } = good[chaos.random(good.length)]!
       const flipped = Buffer.from(bytes)
       flipped[chaos.random(bytes.length)]! ^= 1 << chaos.random(8)
       return flipped
     })
-    await shoot(flips)
+    await shoot(flips, true)
     t.deepEqual(faults.slice(0, 5), [], `${faults.length} wrong answers`)
 
     // The same pieces of a peer that stays: each is closed when its time is over, and not before.

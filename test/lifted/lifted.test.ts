@@ -82,7 +82,7 @@ async function open(
   }
   const server = createServer({ allowHalfOpen: true, noDelay: true }, accept)
   const accepting = await listening(server)
-  if (kind === 'lifted from the listener on') t.is(liftServer(server, accept), CAN_LIFT)
+  if (kind === 'lifted from the listener on') t.is(liftServer(server, 60_000, accept), CAN_LIFT)
   t.teardown(() => server.close())
   const port = await via(accepting)
   const options = { port, host: '127.0.0.1', servername: 'a.example', ca: ca.certPem, allowHalfOpen: true }
@@ -276,7 +276,7 @@ onBun('on Bun a lifted server tells the address of a stranger, and hears how he 
   const port = await listening(server)
   t.teardown(() => server.close())
   const { promise, resolve } = Promise.withResolvers<LiftedTcp>()
-  t.true(liftServer(server, resolve))
+  t.true(liftServer(server, 60_000, resolve))
   const stranger = connect(port, '127.0.0.1')
   stranger.on('error', () => {})
   await new Promise((settle) => stranger.once('connect', settle))
@@ -301,7 +301,7 @@ onBun('on Bun what a lifted server has accepted waits, bounded by its socket, un
   const port = await listening(server)
   t.teardown(() => server.close())
   const { promise, resolve } = Promise.withResolvers<LiftedTcp>()
-  liftServer(server, resolve)
+  liftServer(server, 60_000, resolve)
   const stranger = connect(port, '127.0.0.1')
   t.teardown(() => stranger.destroy())
   const all = pattern(20_000_000)
