@@ -116,7 +116,8 @@ row(
         answers.push(`${offBy} s at ${next} s: 403`)
       }
       // The silent one is cut for its silence and for nothing else: not at the step, and not ten minutes late.
-      await eventually(async () => (await timeouts()) === reapedBefore + 1, 'the silent one reaped', 20_000)
+      await eventually(async () => (await timeouts()) > reapedBefore, 'the silent one reaped', 20_000)
+      t.is(await timeouts(), reapedBefore + 1, 'nobody else')
       const reapedMs = performance.now() - from
       t.true(reapedMs > KEEP_ALIVE_SECONDS * 1_000, `reaped after ${reapedMs} ms at the step to ${next}`)
       t.true(Number.isFinite(seen.offset))
