@@ -1,7 +1,7 @@
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
 import { LIMITS, type LimitForm, type LimitRow } from '../mqtt/limits.ts'
 import { LOG_FIELDS } from './log.ts'
-import { METRIC_PREFIX, METRICS, type MetricRow, RUNGS, type Rung } from './metrics.ts'
+import { METRIC_PREFIX, METRICS, type MetricRow, RUNGS, type Rung } from './metric-table.ts'
 
 const MADE = '<!-- Made from the source by `npm run reference`; changes here are lost. -->'
 

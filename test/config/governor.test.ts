@@ -18,7 +18,7 @@ test('without a word everything has a number, and limits that need a reason are 
     lag: { trickle: 250, refuse: 1_000, stall: 400 },
     memory: { limit: null, trickle: 85, refuse: 92 },
     descriptors: { trickle: 85, refuse: 95 },
-    fullPerSecond: 10,
+    fullPerSecond: 50,
   })
 })
 

@@ -1,6 +1,7 @@
 import type { ExecutionContext } from 'ava'
 import test from 'ava'
-import { createMetrics, METRIC_PREFIX, METRICS, NO_METRICS, RUNGS } from '../../src/control/metrics.ts'
+import { METRIC_PREFIX, METRICS, RUNGS } from '../../src/control/metric-table.ts'
+import { createMetrics, NO_METRICS } from '../../src/control/metrics.ts'
 import type { FailureCode } from '../../src/errors.ts'
 import { FAILURES, reasonOf } from '../../src/errors.ts'
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { z } from 'zod'
 import { SETTINGS } from '../../src/config/schema.ts'
-import { METRICS } from '../../src/control/metrics.ts'
+import { METRICS } from '../../src/control/metric-table.ts'
 import { FAILURES, type FailureCode, reasonOf } from '../../src/errors.ts'
 
 const ROOT = join(import.meta.dirname, '../..')

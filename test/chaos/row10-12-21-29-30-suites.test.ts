@@ -31,6 +31,46 @@ row(
 
 row(
   {
+    number: 12,
+    title: 'MQTT conformance',
+    required: 'nothing lost against the same client straight at the broker',
+    seconds: 60,
+  },
+  async ({ t }) => {
+    const { passed } = await suite(
+      ['mosquitto', 'session-rules', 'policy-on-packets', 'client-ids'].map((name) => `test/e2e/${name}.test.ts`),
+    )
+    t.true(passed > 20)
+    return {
+      injected:
+        'MQTT.js and packets by hand, 3.1.1 and 5, QoS 0 to 2, wills, retained, persistent sessions, windows, properties',
+      seen: `${passed} tests passed before Mosquitto; what is the same and what is stricter packet by packet: row 10`,
+    }
+  },
+)
+
+row(
+  {
+    number: 21,
+    title: 'memory limit',
+    required: 'sheds before it runs out',
+    seconds: 30,
+  },
+  async ({ t }) => {
+    const { passed, output } = await suite(['test/e2e/storm.test.ts', '--match', '*short of memory*'])
+    t.is(passed, 1)
+    const shown = /(\d+ MiB: no more after \d+ sessions)/.exec(output)?.[1]
+    t.truthy(shown, output)
+    return {
+      injected: 'devices that come until `shedding.memory` is reached',
+      seen: `${shown}; readiness 503, those inside were served`,
+      gap: 'with a limit of our own; not under one of a control group, nor with a mixed attack',
+    }
+  },
+)
+
+row(
+  {
     number: 29,
     title: 'SigV4 vectors and their mutations',
     required: 'all accepted, none accepted',
