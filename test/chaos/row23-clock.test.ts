@@ -34,6 +34,8 @@ row(
     step(0)
     const { proxy, ports } = await start({
       extra: PATIENT,
+      // The broker cuts whom it does not hear, too, and sometimes first; here it leaves that to the door.
+      toward: ', identity: { keepAlive: 0 }',
       prefix: [
         'env',
         `LD_PRELOAD=${FAKETIME}`,

@@ -38,7 +38,7 @@ test.serial(
     const clockFile = join(folderFor(t), 'clock')
     const shift = (seconds: number) => writeFileSync(clockFile, `${seconds < 0 ? '' : '+'}${seconds}\n`)
     shift(0)
-    const gateway = await openGateway(t, { clockFile })
+    const gateway = await openGateway(t, { clockFile, toward: ', identity: { keepAlive: 0 }' })
     const { mqtt, web } = gateway.ports
     const shifted = (seconds: number) => new Date(Date.now() + seconds * 1_000)
     t.is(await signedAt(web, shifted(0)), 101)

@@ -109,6 +109,8 @@ export interface GatewayOptions {
   readonly startsAt?: string
   /** More lines of the broker's configuration. */
   readonly broker?: string
+  /** More settings of the way to the broker, behind a comma. */
+  readonly toward?: string
   /** Before the program's command line. */
   readonly prefix?: readonly string[]
   /** A file that sets the wall clock while the program runs: seconds such as `+600`. */
@@ -215,7 +217,7 @@ ${[
   explicit('both.test', 'CUSTOM_AUTH_X509', 'SECURE_MQTT', custom),
 ].join('\n')}
 backends:
-  main: { kind: tcp, servers: [ { address: "127.0.0.1:${dialled}" } ] }
+  main: { kind: tcp, servers: [ { address: "127.0.0.1:${dialled}" } ]${options.toward ?? ''} }
   shadows: { kind: http, url: "http://127.0.0.1:${shadowPort}" }
 registries: { main: { path: registry } }
 metrics: { bind: "127.0.0.1:${metricsPort}" }
