@@ -10,7 +10,7 @@ export interface Terms {
   readonly rules: SessionRules
   readonly ids: ClientIds
   /** Seconds; ours is what we hold the device to unless its broker says something stricter. */
-  readonly keepAlive: { readonly asked: number; readonly ours: number }
+  readonly keepAlive: { readonly asked: number; readonly ours: number; readonly brokerChecks: boolean }
   /** Seconds (MQTT 5.0 §3.1.2.11.2). */
   readonly sessionExpiry: { readonly asked: number; readonly granted: number }
   /** Largest packet that the device takes, in bytes (§3.1.2.11.4); null is no limit. */
@@ -22,14 +22,21 @@ export interface Terms {
 /**
  * @param receiveIsOpen false where deliveries have to be judged: an alias that is defined by a delivery which is kept back
  * would never reach the device
+ * @param brokerChecks false where the broker is asked for no keep alive, because ours suffices
  */
-export function termsOf(connect: Connect, ids: ClientIds, rules: SessionRules, receiveIsOpen: boolean): Terms {
+export function termsOf(
+  connect: Connect,
+  ids: ClientIds,
+  rules: SessionRules,
+  receiveIsOpen: boolean,
+  brokerChecks = true,
+): Terms {
   const asked = connect.packet.properties
   const expiry = asked?.sessionExpiryInterval ?? 0
   return {
     rules,
     ids,
-    keepAlive: { asked: connect.keepAliveSeconds, ours: clampKeepAlive(connect.keepAliveSeconds, rules) },
+    keepAlive: { asked: connect.keepAliveSeconds, ours: clampKeepAlive(connect.keepAliveSeconds, rules), brokerChecks },
     sessionExpiry: { asked: expiry, granted: Math.min(expiry, rules.sessionExpirySeconds ?? expiry) },
     maximumPacketBytes: asked?.maximumPacketSize ?? null,
     topicAliasMaximum: receiveIsOpen ? (asked?.topicAliasMaximum ?? 0) : 0,
@@ -73,7 +80,10 @@ function willEdits(connect: Connect, { messageExpirySeconds: most }: SessionRule
 /** What the device is held to: the broker's own word, under our ceiling. In seconds; 0 is never. */
 export function keepAliveInForce(terms: Terms, connack: Connack): number {
   const { keepAliveMost } = terms.rules
-  const seconds = connack.serverKeepAliveSeconds ?? terms.keepAlive.ours
+  const { ours, brokerChecks } = terms.keepAlive
+  const said = connack.serverKeepAliveSeconds ?? ours
+  // Asked for none, a broker may say its longest, as Mosquitto does: that is no reason to wait so long.
+  const seconds = brokerChecks || ours === 0 ? said : Math.min(said === 0 ? ours : said, ours)
   return keepAliveMost !== null && (seconds === 0 || seconds > keepAliveMost) ? keepAliveMost : seconds
 }
 

@@ -340,9 +340,10 @@ function admitted(
   // An alias means something on one connection only (MQTT 5.0 §3.3.2.3.4); behind a session there may be several.
   const shielded = parts.shieldFor?.(backend) != null
   const rules = shielded ? { ...domain.rules, topicAliasMaximum: 0 } : domain.rules
-  const terms = termsOf(connect, ids, rules, permit.allowsAll('iot:Receive') && !shielded)
+  const brokerChecks = backend.identity.keepAlive === 'device'
+  const terms = termsOf(connect, ids, rules, permit.allowsAll('iot:Receive') && !shielded, brokerChecks)
   const changes = {
-    ...limitChanges(connect, terms, backend.identity.keepAlive === 'device'),
+    ...limitChanges(connect, terms, brokerChecks),
     ...identityChanges(connect, ids, who.principal, connection.domain.name, backend.identity),
   }
   return {

@@ -5,6 +5,7 @@ import { readConnack, rewriteConnack } from '../../src/mqtt/connack.ts'
 import { type Connect, parseConnect } from '../../src/mqtt/connect.ts'
 import { connackEdits, keepAliveInForce, limitChanges, type Terms, termsOf } from '../../src/mqtt/in-force.ts'
 import { AWS_IOT_RULES, OPEN_RULES, rulesOf, type SessionRules } from '../../src/mqtt/limits.ts'
+import { PROPERTY } from '../../src/mqtt/properties.ts'
 import { rewriteConnect } from '../../src/mqtt/rewrite.ts'
 import { authenticatedAs } from '../support/identity.ts'
 import { until } from './fakes.ts'
@@ -361,3 +362,28 @@ test('without limits CONNECT is the very bytes that came', (t) => {
   const connect = connect5({ properties: { receiveMaximum: 10, topicAliasMaximum: 5 } })
   t.is(rewriteConnect(connect, limitChanges(connect, termsOf(connect, IDS, OPEN_RULES, true), true)), connect.bytes)
 })
+
+for (const [ours, said, held, why] of [
+  [2, 65_535, 2, 'its longest is no reason to wait so long'],
+  [1_200, 60, 60, 'a broker that insists on less cuts by that'],
+  [2, null, 2, 'without a word it is the device that counts'],
+  [0, 65_535, 65_535, 'a device that asked for none pings for the broker'],
+  [2, 0, 2, 'none is not longer than ours'],
+] as const) {
+  test(`a broker that is asked for no keep alive and says ${said}: ${ours} is held to ${held}, ${why}`, (t) => {
+    const terms = termsOf(connect5({ keepalive: ours }), IDS, OPEN_RULES, true, false)
+    const packet = mqttPacket.generate(
+      {
+        cmd: 'connack',
+        sessionPresent: false,
+        reasonCode: 0,
+        properties: said === null ? {} : { serverKeepAlive: said },
+      },
+      { protocolVersion: 5 },
+    )
+    const connack = readConnack(packet.subarray(2), 5)!
+    t.is(keepAliveInForce(terms, connack), held)
+    const told = connackEdits(terms, connack).get(PROPERTY.serverKeepAlive) ?? said ?? ours
+    t.is(told, held)
+  })
+}
