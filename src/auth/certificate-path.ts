@@ -2,6 +2,7 @@ import type { X509Certificate } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { PeerCertificate } from '../connection.ts'
 import type { FailureCode } from '../errors.ts'
+import { factsOf } from '../registry/certificate-facts.ts'
 import type { RevocationLists } from '../registry/crl.ts'
 import type { AuthOutcome } from './authenticator.ts'
 
@@ -29,9 +30,8 @@ const MAX_SERIAL_BYTES = 20
 
 /** An extended key usage that is present must allow it. Bun's library does not look at it by itself. */
 export function isForClients(leaf: X509Certificate): boolean {
-  // Node calls the extended key usage `keyUsage`.
-  const purposes = leaf.keyUsage as readonly string[] | undefined
-  return purposes === undefined || purposes.includes(CLIENT_AUTH)
+  const { purposes } = factsOf(leaf)
+  return purposes === null || purposes.includes(CLIENT_AUTH)
 }
 
 /** A valid path for client authentication, and no certificate in it revoked. */
@@ -114,7 +114,8 @@ export function leadsToCa(peer: PeerCertificate, anchors: readonly X509Certifica
 
 /** Written so that a date the library cannot tell (NaN) is none. */
 function isInDates(certificate: X509Certificate, now: Date): boolean {
-  return certificate.validFromDate.getTime() <= now.getTime() && now.getTime() <= certificate.validToDate.getTime()
+  const { validFrom, validTo } = factsOf(certificate)
+  return validFrom <= now.getTime() && now.getTime() <= validTo
 }
 
 interface Link {

@@ -1,12 +1,12 @@
-import { createHash, type X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import type { PeerCertificate, SecuredConnection } from '../connection.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
 import { NO_GRANTS } from '../policy/permit.ts'
 import type { RegisteredCa } from '../registry/cas.ts'
+import { factsOf } from '../registry/certificate-facts.ts'
 import { NO_THINGS, type Things } from '../registry/entries.ts'
 import type { CertificateEntry, CertificateStatus, Recognition, Registry } from '../registry/registry.ts'
 import type { SelfRegistration } from '../registry/self-registration.ts'
-import { subjectField } from '../registry/subject.ts'
 import type { TrustMode } from '../tls/domains.ts'
 import { type Authenticated, type Authenticator, type AuthOutcome, type Credentials, GONE } from './authenticator.ts'
 import {
@@ -114,7 +114,7 @@ function admitted({ options, peer, ...rest }: Case, known: Recognition, now: Dat
     grants: registry?.grants(entry?.policies ?? options.policies) ?? NO_GRANTS,
     variables: certificateVariables(peer.leaf),
     things,
-    disconnectAfterMs: options.cutAtExpiry ? Math.max(0, peer.leaf.validToDate.getTime() - now.getTime()) : null,
+    disconnectAfterMs: options.cutAtExpiry ? Math.max(0, factsOf(peer.leaf).validTo - now.getTime()) : null,
     refreshAfterMs: null,
     refresh: async () => rejudge(),
     rejudge,
@@ -200,10 +200,11 @@ function notRegistered(): Denial {
 
 /** Written so that a date the library cannot tell (NaN) refuses. */
 function validityOf(leaf: X509Certificate, now: Date): Denial | null {
-  if (!(leaf.validFromDate.getTime() <= now.getTime())) {
+  const { validFrom, validTo } = factsOf(leaf)
+  if (!(validFrom <= now.getTime())) {
     return denied('ERR_CERTIFICATE_NOT_YET_VALID', `valid from ${leaf.validFrom}`)
   }
-  if (!(now.getTime() <= leaf.validToDate.getTime())) {
+  if (!(now.getTime() <= validTo)) {
     return denied('ERR_CERTIFICATE_EXPIRED', `valid until ${leaf.validTo}`)
   }
   return null
@@ -211,28 +212,22 @@ function validityOf(leaf: X509Certificate, now: Date): Denial | null {
 
 function keyStrength(leaf: X509Certificate, minRsaBits: number, maxRsaBits: number): Denial | null {
   const weak = (detail: string) => denied('ERR_CERTIFICATE_WEAK_KEY', detail)
-  let key: X509Certificate['publicKey']
-  try {
-    key = leaf.publicKey
-  } catch {
-    return weak('a key of an unknown kind')
-  }
-  const { modulusLength = 0, publicExponent = 0n, namedCurve = '' } = key.asymmetricKeyDetails ?? {}
-  switch (key.asymmetricKeyType) {
+  const { key } = factsOf(leaf)
+  switch (key?.kind) {
     case 'rsa':
     case 'rsa-pss':
-      if (modulusLength < minRsaBits || modulusLength > maxRsaBits) return weak(`RSA of ${modulusLength} bits`)
-      return publicExponent > 1n && publicExponent % 2n === 1n ? null : weak(`RSA with the exponent ${publicExponent}`)
+      if (key.bits < minRsaBits || key.bits > maxRsaBits) return weak(`RSA of ${key.bits} bits`)
+      return key.exponent > 1n && key.exponent % 2n === 1n ? null : weak(`RSA with the exponent ${key.exponent}`)
     case 'ec':
-      return CURVES.has(namedCurve) ? null : weak(`the curve ${namedCurve || 'is not a named one'}`)
+      return CURVES.has(key.curve) ? null : weak(`the curve ${key.curve || 'is not a named one'}`)
     default:
-      return weak(`a key of the kind ${key.asymmetricKeyType}`)
+      return weak(`a key of ${key?.kind === undefined ? 'an unknown kind' : `the kind ${key.kind}`}`)
   }
 }
 
 function principalOf(leaf: X509Certificate, entry: CertificateEntry | null, things: Things) {
-  const id = entry?.fingerprint ?? createHash('sha256').update(leaf.raw).digest('hex')
-  const commonName = subjectField(leaf, 'CN')
+  const { keys, commonName } = factsOf(leaf)
+  const id = entry?.fingerprint ?? keys.fingerprint
   const attributes = {
     ...(commonName !== null && { commonName }),
     ...(things.exclusive !== null && { thingName: things.exclusive.name }),

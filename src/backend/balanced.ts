@@ -77,12 +77,12 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
       // Who is emptied is not chosen, not even as the last one: an operator has said so, and chance must not unsay it.
       const tried = new Set(servers.flatMap((server, at) => (options.drained?.(ways.peerOf(server)) ? [at] : [])))
       const which = tried.size > 0 ? 'every server of it is drained' : 'it has no servers'
-      let last = new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name}: ${which}`)
+      let last: ProxyError | null = null
       for (;;) {
         if (isAborted(signals)) throw canceled(signals)
         const leftMs = endsAtMs - now()
         const at = tried.size > 0 && leftMs <= 0 ? null : balancer.choose(tried)
-        if (at === null) throw last
+        if (at === null) throw last ?? new ProxyError('ERR_BACKEND_REFUSED', `backend ${options.name}: ${which}`)
         const server = servers[at]!
         // A fair share each: the first black hole must not eat the time of a healthy neighbor.
         const deadlineMs = Math.max(1, leftMs / (servers.length - tried.size))

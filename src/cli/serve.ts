@@ -3,7 +3,7 @@ import type { DrainedServers } from '../backend/drained.ts'
 import { WORKER_PLACE } from '../control/cluster.ts'
 import { denialLog } from '../control/denial-log.ts'
 import { descriptorLimit, openDescriptors } from '../control/descriptors.ts'
-import { type Log, type ProcessLog, sessionLine } from '../control/log.ts'
+import { type ProcessLog, sessionLevel, sessionLine } from '../control/log.ts'
 import type { KnownNames, MetricsParts } from '../control/metrics.ts'
 import type { Pressure } from '../control/pressure.ts'
 import { reasonOf } from '../errors.ts'
@@ -84,9 +84,12 @@ export function namesOf({ listeners, backends, registries }: Material['settings'
 }
 
 /** Lines of connections and requests. */
-function lines(log: Log): Pick<Parameters<typeof start>[1], 'ended' | 'answered'> {
+function lines(log: ProcessLog): Pick<Parameters<typeof start>[1], 'ended' | 'answered'> {
   return {
     ended(connection, trace, reason, error) {
+      // Load balancers look in every few seconds; nobody wants to read that, nor a line for each of a flood.
+      const level = QUIET.has(reason) ? 'debug' : sessionLevel(reason)
+      if (!log.writes(level)) return
       const line = sessionLine(
         trace,
         connection,
@@ -95,8 +98,7 @@ function lines(log: Log): Pick<Parameters<typeof start>[1], 'ended' | 'answered'
           ? {}
           : { detail: error.message, ...(error.code === 'ERR_INTERNAL' && { error: error.cause ?? error }) },
       )
-      // Load balancers look in every few seconds; nobody wants to read that, nor a line for each of a flood.
-      log[QUIET.has(reason) ? 'debug' : line.level](line.fields, line.message)
+      log[level](line.fields, line.message)
     },
     answered({ id }, { traceId, route, status, failure }) {
       if (failure === null) return

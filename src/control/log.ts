@@ -31,6 +31,8 @@ const MAX_WAITING_BYTES = 8 * 1024 * 1024
 
 /** The log of a process. */
 export interface ProcessLog extends Log {
+  /** Whether lines of this severity are written now: what nobody reads need not be put together. */
+  writes(level: LogLevel): boolean
   /** Least severity that is written from now on. */
   setLevel(level: LogLevel): void
   /** Writes what waits, at once. */
@@ -127,6 +129,7 @@ function named(logger: Logger, flush: () => void, isWriting: () => boolean = () 
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
     error: (fields, message) => logger.error(fields, message),
+    writes: (level) => logger.isLevelEnabled(level),
     setLevel(level) {
       logger.level = level
     },
@@ -202,7 +205,6 @@ export interface SessionExtra {
 }
 
 export interface SessionLine {
-  readonly level: 'info' | 'warn'
   readonly fields: Fields
   readonly message: string
 }
@@ -210,10 +212,13 @@ export interface SessionLine {
 /** What the log needs of an accepted connection. */
 export type LoggedConnection = Origin
 
-/**
- * The one line about a connection, written at its end. Fields that were never reached are left out. What devices do
- * is `info`, however wrong: anybody on the network can cause it. What the broker or we did wrong is `warn`.
- */
+/** What devices do is `info`, however wrong: anybody on the network can cause it. What the broker or we did wrong is `warn`. */
+export function sessionLevel(reason: CloseReason): 'info' | 'warn' {
+  // A drain ends every session; a warning for each would drown the ones that matter.
+  return reason in FAILURES && faultOf(reason) !== 'downstream' && !PLANNED.has(reason) ? 'warn' : 'info'
+}
+
+/** The one line about a connection, written at its end. Fields that were never reached are left out. */
 export function sessionLine(
   trace: Trace,
   connection: LoggedConnection,
@@ -222,7 +227,6 @@ export function sessionLine(
 ): SessionLine {
   const event = trace.connectedMs === null ? 'attempt' : 'session'
   const label = closeReasonLabel(reason)
-  const fault = faultOf(reason)
   const all: Record<string, unknown> = {
     event,
     id: connection.id,
@@ -231,7 +235,7 @@ export function sessionLine(
     remotePort: connection.remotePort,
     stage: trace.stage,
     reason: label,
-    fault,
+    fault: faultOf(reason),
     mode: trace.mode,
     protocol: trace.protocol,
     serverName: trace.serverName,
@@ -256,8 +260,6 @@ export function sessionLine(
   }
   const fields = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
   return {
-    // A drain ends every session; a warning for each would drown the ones that matter.
-    level: reason in FAILURES && fault !== 'downstream' && !PLANNED.has(reason) ? 'warn' : 'info',
     fields,
     message: event === 'session' ? `session ended: ${label}` : `attempt ended in ${trace.stage}: ${label}`,
   }

@@ -16,6 +16,7 @@ import {
   RUNGS,
   type Rung,
 } from './metric-table.ts'
+import { Tally } from './tally.ts'
 
 /** Whose decisions are counted; routes of HTTPS have actions of their own and are not among them. */
 const COUNTED_ACTIONS = ['iot:Connect', 'iot:Publish', 'iot:RetainPublish', 'iot:Subscribe', 'iot:Receive'] as const
@@ -248,6 +249,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
         },
       }),
     })
+  const tally = <N extends NamesOf<'counter'>>(name: N) => new Tally<LabelOf<N>>((collect) => counter(name, collect))
   const gauge = <N extends NamesOf<'gauge'>>(name: N, collect?: (self: Gauge<LabelOf<N>>) => void) => {
     const row: MetricRow = METRICS[name]
     return new Gauge<LabelOf<N>>({
@@ -263,19 +265,19 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const histogram = <N extends NamesOf<'histogram'>>(name: N) =>
     new Histogram<LabelOf<N>>({ ...described(name), buckets: [...METRICS[name].buckets] })
 
-  const accepted = counter('connections_accepted_total')
+  const accepted = tally('connections_accepted_total')
   const pauses = counter('accept_pauses_total')
   for (const reason of ['descriptors', 'connections', 'overload']) pauses.inc({ reason }, 0)
 
-  const hellos = counter('hellos_total')
-  for (const result of ['ok', 'probe', ...reasonsOn('hello')]) hellos.inc({ result }, 0)
+  const hellos = tally('hellos_total')
+  for (const result of ['ok', 'probe', ...reasonsOn('hello')]) hellos.zero({ result })
 
-  const handshakes = counter('handshakes_total')
-  for (const version of ['TLSv1.2', 'TLSv1.3']) handshakes.inc({ result: 'ok', version }, 0)
-  for (const result of reasonsOn('handshake')) handshakes.inc({ result, version: 'none' }, 0)
+  const handshakes = tally('handshakes_total')
+  for (const version of ['TLSv1.2', 'TLSv1.3']) handshakes.zero({ result: 'ok', version })
+  for (const result of reasonsOn('handshake')) handshakes.zero({ result, version: 'none' })
   const handshakeSeconds = histogram('handshake_seconds')
-  const resumptions = counter('handshakes_resumed_total')
-  for (const version of ['TLSv1.2', 'TLSv1.3']) resumptions.inc({ version }, 0)
+  const resumptions = tally('handshakes_resumed_total')
+  for (const version of ['TLSv1.2', 'TLSv1.3']) resumptions.zero({ version })
   const ticketKeyRotations = counter('ticket_key_rotations_total')
 
   const admission = admissionCounters()
@@ -289,9 +291,9 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   })
   const handshakeWait = histogram('handshake_wait_seconds')
 
-  const identities = counter('identities_total')
-  for (const result of ['ok', ...reasonsOn('identity')]) identities.inc({ method: 'x509', result }, 0)
-  for (const result of ['ok', 'identity_fault']) identities.inc({ method: 'backend', result }, 0)
+  const identities = tally('identities_total')
+  for (const result of ['ok', ...reasonsOn('identity')]) identities.zero({ method: 'x509', result })
+  for (const result of ['ok', 'identity_fault']) identities.zero({ method: 'backend', result })
 
   const lifecycleEvents = counter('lifecycle_events_total')
   for (const result of ['sent', 'dropped']) lifecycleEvents.inc({ result }, 0)
@@ -300,19 +302,20 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const authorizerSeconds = histogram('authorizer_call_seconds')
   const authorizerCircuits = gauge('authorizer_circuit_open')
 
-  const connects = counter('connects_total')
+  const connects = tally('connects_total')
   for (const version of ['3.1.1', '5']) {
-    for (const result of ['ok', ...reasonsOn('connect')]) connects.inc({ result, version }, 0)
+    for (const result of ['ok', ...reasonsOn('connect')]) connects.zero({ result, version })
   }
-  for (const result of reasonsOn('connect')) connects.inc({ result, version: 'unknown' }, 0)
+  for (const result of reasonsOn('connect')) connects.zero({ result, version: 'unknown' })
   const connectSeconds = histogram('connect_seconds')
 
-  const sessions = gauge('sessions')
+  let sessions = 0
+  gauge('sessions', (self) => self.set(sessions))
 
-  const requests = counter('http_requests_total')
+  const requests = tally('http_requests_total')
   // What each can be answered with by us; a backend's own statuses begin when they come.
   for (const [route, statuses] of Object.entries(HTTP_STATUSES)) {
-    for (const status of statuses) requests.inc({ route, status }, 0)
+    for (const status of statuses) requests.zero({ route, status })
   }
   const requestSeconds = histogram('http_request_seconds')
   for (const route of HTTP_ROUTES) requestSeconds.zero({ route })
@@ -349,7 +352,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     for (const limit of LIMITS) self.inc({ limit }, gate.limits[limit])
   })
 
-  const dials = counter('backend_dials_total')
+  const dials = tally('backend_dials_total')
   const dialSeconds = histogram('backend_dial_seconds')
   const shielded = gauge('shielded_sessions')
   const shieldOutcomes = counter('shield_outcomes_total')
@@ -363,9 +366,9 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   // `zero` sets a histogram back, so that it is for those that are new.
   const timed = new Set<string>()
   const known = ({ ports = [], backends = [], registries = [] }: KnownNames) => {
-    for (const port of ports) accepted.inc({ port }, 0)
+    for (const port of ports) accepted.zero({ port })
     for (const backend of backends) {
-      for (const result of ['ok', ...reasonsOn('dial')]) dials.inc({ backend, result }, 0)
+      for (const result of ['ok', ...reasonsOn('dial')]) dials.zero({ backend, result })
       for (const outcome of SHIELD_OUTCOMES) shieldOutcomes.inc({ backend, outcome }, 0)
       shielded.inc({ backend }, 0)
       if (!timed.has(backend)) dialSeconds.zero({ backend })
@@ -382,8 +385,8 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const settingsGenerations = gauge('config_generations_live')
   const settingsSuccess = gauge('config_last_reload_success_timestamp_seconds')
 
-  const closed = counter('connections_closed_total')
-  for (const reason of ['downstream', 'upstream', 'probe', ...CODES.map(reasonOf)]) closed.inc({ reason }, 0)
+  const closed = tally('connections_closed_total')
+  for (const reason of ['downstream', 'upstream', 'probe', ...CODES.map(reasonOf)]) closed.zero({ reason })
 
   const workers = gauge('workers')
   const workerExits = counter('worker_exits_total')
@@ -421,16 +424,16 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       traffic,
       admission,
       handshakeWaited: (seconds) => handshakeWait.observe(seconds),
-      accepted: (port) => accepted.inc({ port }),
+      accepted: (port) => accepted.add(`${port}`, { port }),
       acceptPaused: (reason) => pauses.inc({ reason }),
-      hello: (result) => hellos.inc({ result }),
+      hello: (result) => hellos.add(result, { result }),
       handshake(result, version, seconds) {
-        handshakes.inc({ result, version })
+        handshakes.add(`${result} ${version}`, { result, version })
         if (result === 'ok') handshakeSeconds.observe(seconds)
       },
-      resumed: (version) => resumptions.inc({ version }),
+      resumed: (version) => resumptions.add(version, { version }),
       ticketKeysRotated: () => ticketKeyRotations.inc(),
-      identity: (method, result) => identities.inc({ method, result }),
+      identity: (method, result) => identities.add(`${method} ${result}`, { method, result }),
       lifecycleEvent(result) {
         lifecycleEvents.inc({ result })
       },
@@ -440,24 +443,27 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       },
       authorizerCircuit: (authorizer, open) => authorizerCircuits.set({ authorizer }, open ? 1 : 0),
       connect(result, version, seconds) {
-        connects.inc({ result, version })
+        connects.add(`${result} ${version}`, { result, version })
         if (result === 'ok') connectSeconds.observe(seconds)
       },
       dial(backend, result, seconds) {
-        dials.inc({ backend, result })
+        dials.add(`${backend} ${result}`, { backend, result })
         if (result === 'ok') dialSeconds.observe({ backend }, seconds)
       },
-      sessions: (delta) => sessions.inc(delta),
+      sessions(delta) {
+        sessions += delta
+      },
       shielded: (backend, delta) => shielded.inc({ backend }, delta),
       shieldOutcome: (backend, outcome) => shieldOutcomes.inc({ backend, outcome }),
       registryReload: (registry, result) => registryReloads.inc({ registry, result }),
       revocationReload: (result) => revocationReloads.inc({ result }),
       provision: (result) => provisions.inc({ result }),
       request(route, status, seconds) {
-        requests.inc({ route, status: status >= 100 && status <= 599 ? status : 'other' })
+        const known = status >= 100 && status <= 599 ? status : 'other'
+        requests.add(`${route} ${known}`, { route, status: known })
         requestSeconds.observe({ route }, seconds)
       },
-      closed: (reason) => closed.inc({ reason: closeReasonLabel(reason) }),
+      closed: (reason) => closed.add(reason, { reason: closeReasonLabel(reason) }),
     },
     supervision: {
       workers: (count) => workers.set(count),

@@ -1,12 +1,12 @@
-import { EventEmitter } from 'node:events'
 import type { ByteStream, StreamListener } from '../relay.ts'
+import { Emitter } from './emitter.ts'
 import type { NativeSocket } from './native.ts'
 
 /** Bytes of ours that may wait behind a full socket before `write` says no; Node's own mark for sockets. */
 const HIGH_WATER = 65_536
 
 /** What both kinds have in common: everything about bytes. */
-export abstract class Lifted extends EventEmitter implements ByteStream {
+export abstract class Lifted extends Emitter implements ByteStream {
   destroyed = false
   readableEnded = false
   handle: NativeSocket | null = null
@@ -26,7 +26,7 @@ export abstract class Lifted extends EventEmitter implements ByteStream {
   #shut = false
 
   override on(event: string, listener: (...args: never[]) => void): this {
-    super.on(event, listener as (...args: unknown[]) => void)
+    super.on(event, listener)
     if (event === 'data' && this.#flowing === null) this.resume()
     return this
   }

@@ -1,4 +1,3 @@
-import type { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import type { SecureContext } from 'node:tls'
 import { detach, handleOf, type Presenter, proves } from './native.ts'
@@ -36,8 +35,7 @@ export class LiftedTls extends Lifted {
   /** To be called once its events are listened to. Whoever waits for the end of the socket now waits for this. */
   begin(socket: Socket | LiftedTcp, { context, requestCert, alpn }: LiftOptions): void {
     const handle = socket instanceof LiftedTcp ? socket.handle : handleOf(socket)
-    const events: EventEmitter = socket
-    const waiting = events.listeners('close') as (() => void)[]
+    const waiting = socket.listeners('close') as (() => void)[]
     let initialData: Buffer | undefined
     if (socket instanceof LiftedTcp) {
       initialData = socket.release()

@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 
 /** What JA4 looks at, as it stood on the wire: nothing sorted, GREASE still in. */
 export interface Ja4Input {
@@ -36,11 +37,47 @@ export function isGrease(value: number): boolean {
  * The JA4 fingerprint of a TLS client over TCP, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`.
  *
  * It names the client's software, not the device: every copy of a firmware shares one, and anybody can
- * imitate it. Work: one pass over each list, one sort of each, two SHA-256.
+ * imitate it. Work: one pass over each list, one sort of each, two SHA-256; of hellos like one that came before, a look-up.
  *
  * Source: FoxIO, JA4 technical details (`technical_details/JA4.md`).
  */
 export function ja4Of(input: Ja4Input): string {
+  const key = keyOf(input)
+  if (key === null) return made(input)
+  const known = fingerprints.get(key)
+  if (known !== undefined) return known
+  const fingerprint = made(input)
+  fingerprints.set(key, fingerprint)
+  return fingerprint
+}
+
+/** Hellos whose fingerprint is kept. A firmware has one; a browser has some hundreds, by the places of its GREASE. */
+const MAX_KNOWN = 1_024
+/** Numbers in one; a browser sends some 70. */
+const MAX_KEY = 256
+const fingerprints = new LRUCache<string, string>({ max: MAX_KNOWN })
+
+/** All that the fingerprint is made of, each list behind its length, in one text; null: it is longer than any we have seen. */
+function keyOf(input: Ja4Input): string | null {
+  const { legacyVersion, cipherSuites, extensions, signatureAlgorithms, firstAlpn } = input
+  const versions = input.supportedVersions ?? []
+  const length = cipherSuites.length + extensions.length + signatureAlgorithms.length + versions.length
+  if (length + (firstAlpn?.length ?? 0) > MAX_KEY) return null
+  const numbers = String.fromCharCode(
+    legacyVersion,
+    input.supportedVersions === null ? 0 : versions.length + 1,
+    ...versions,
+    cipherSuites.length,
+    ...cipherSuites,
+    extensions.length,
+    ...extensions,
+    signatureAlgorithms.length,
+    ...signatureAlgorithms,
+  )
+  return firstAlpn === null ? numbers : numbers + firstAlpn
+}
+
+function made(input: Ja4Input): string {
   const { a, b, c } = partsOf(input)
   // Joined, which makes one string; a template would keep its parts, and the session keeps it for hours.
   return [a, shortHash(b), shortHash(c)].join('_')

@@ -208,8 +208,21 @@ function checkFlags(bits: number, version: MqttVersion): void {
   }
 }
 
+let reader = packetReader()
+
 /** The same packet through mqtt-packet, which knows flags, properties and their types. Throws on what it refuses. */
 function decode(bytes: Buffer): IConnectPacket {
+  const packet = reader(bytes)
+  if (packet instanceof Error) {
+    // It may still wait for the rest of what it was given.
+    reader = packetReader()
+    throw packet
+  }
+  return packet
+}
+
+/** A parser costs more than a CONNECT; it is as new after each whole packet, and good for the next. */
+function packetReader(): (bytes: Buffer) => IConnectPacket | Error {
   const parser = mqttPacket.parser()
   let packet: IConnectPacket | null = null
   let fault: Error | null = null
@@ -219,8 +232,13 @@ function decode(bytes: Buffer): IConnectPacket {
   parser.on('error', (error) => {
     fault = error as Error
   })
-  parser.parse(bytes)
-  if (fault !== null) throw fault
-  if (packet === null) throw new RangeError('no CONNECT in the packet')
-  return packet
+  return (bytes) => {
+    packet = null
+    const rest = parser.parse(bytes)
+    if (fault !== null) return fault
+    if (packet === null || rest > 0) return new RangeError('no CONNECT in the packet')
+    const found = packet
+    packet = null
+    return found
+  }
 }

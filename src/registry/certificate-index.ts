@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, hash } from 'node:crypto'
 import { type CertificateParts, certificateParts } from './der.ts'
 import type { CertificateEntry } from './registry.ts'
 
@@ -28,7 +28,7 @@ function twinKeys(parts: CertificateParts) {
 }
 
 export function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex')
+  return hash('sha256', bytes, 'hex')
 }
 
 const NONE: readonly string[] = []

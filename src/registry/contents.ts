@@ -33,6 +33,8 @@ const MAX_GRANTS = 4_096
 /** One generation: what the operator wrote, and what the program learnt by itself where it writes that down. */
 export function registryOf(contents: RegistryContents, learned: Learned | null): Registry {
   const grants = new Map<string, Grants>()
+  /** Of the lists themselves, which are the same objects for as long as an entry or a domain is. */
+  const grantsOfList = new WeakMap<readonly string[], Grants>()
   const parts = {
     issuerOf: issuerFinder(contents.cas),
     accessKey: (id: string) => contents.accessKeys.get(id) ?? null,
@@ -43,14 +45,20 @@ export function registryOf(contents: RegistryContents, learned: Learned | null):
       return thingsOf(attached, exclusive)
     },
     grants(names: readonly string[]): Grants {
+      const same = grantsOfList.get(names)
+      if (same !== undefined) return same
       const key = JSON.stringify(names)
       const known = grants.get(key)
-      if (known !== undefined) return known
+      if (known !== undefined) {
+        grantsOfList.set(names, known)
+        return known
+      }
       const documents = names.flatMap((name) => contents.policies.get(name) ?? learned?.policies.get(name) ?? [])
       // A policy that is not there may have been the one that denies.
       const made = documents.length === names.length ? grantsOf(documents) : NO_GRANTS
       if (grants.size >= MAX_GRANTS) grants.clear()
       grants.set(key, made)
+      grantsOfList.set(names, made)
       return made
     },
   }

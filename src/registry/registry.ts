@@ -1,7 +1,8 @@
 import type { X509Certificate } from 'node:crypto'
 import { type Grants, NO_GRANTS } from '../policy/permit.ts'
 import type { RegisteredCa } from './cas.ts'
-import { CertificateIndex, keysOf } from './certificate-index.ts'
+import { factsOf } from './certificate-facts.ts'
+import { CertificateIndex } from './certificate-index.ts'
 import { type AccessKey, type AuthorizerEntry, NO_THINGS, type Things } from './entries.ts'
 
 export type CertificateStatus = 'ACTIVE' | 'INACTIVE' | 'REVOKED' | 'PENDING_ACTIVATION'
@@ -118,7 +119,7 @@ export function createRegistry(
     accessKey: rest.accessKey ?? (() => null),
     authorizer: rest.authorizer ?? (() => null),
     find(certificate) {
-      const { fingerprint, twin } = keysOf(certificate.raw)
+      const { fingerprint, twin } = factsOf(certificate).keys
       const entry = counting(fingerprint)
       if (twin === null) return entry === undefined ? { kind: 'unreadable' } : { kind: 'registered', entry }
       const signed = strictest(written.withContents(twin.contents), learned.withContents(twin.contents))

@@ -22,6 +22,13 @@ interface Entry {
   allowance: number
   countedAt: number
   takenOverAt: number
+  /** When its session ended, where it has none. */
+  idleSince: number
+}
+
+interface Rest {
+  readonly key: string
+  readonly since: number
 }
 
 /**
@@ -32,8 +39,13 @@ export class Claims {
   readonly #now: () => number
   readonly #lost: (session: string, member: number) => void
   readonly #entries = new Map<string, Entry>()
-  /** Keys without a session → since when, the oldest first. */
-  readonly #idle = new Map<string, number>()
+  /**
+   * Keys whose session ended, the oldest first, from `#oldest` on; some have one again. Not a Map, which walks past all that
+   * was deleted from its front each time somebody looks there.
+   */
+  #rests: Rest[] = []
+  #oldest = 0
+  #held = 0
   readonly #versions: LRUCache<string, number>
 
   /** @param now monotonic, in milliseconds */
@@ -62,7 +74,7 @@ export class Claims {
     if (perSecond !== null && allowance < 1) return { kind: 'rate' }
 
     if (held) this.#lost(entry.session!, entry.member)
-    this.#idle.delete(key)
+    if (entry === undefined || entry.session === null) this.#held++
     this.#entries.set(key, {
       owner,
       session,
@@ -70,6 +82,7 @@ export class Claims {
       allowance: allowance - 1,
       countedAt: now,
       takenOverAt: held ? now : (entry?.takenOverAt ?? Number.NEGATIVE_INFINITY),
+      idleSince: 0,
     })
     this.#versions.set(key, version)
     return { kind: 'granted', version }
@@ -79,7 +92,9 @@ export class Claims {
     const entry = this.#entries.get(key)
     if (entry?.session !== session) return
     entry.session = null
-    this.#idle.set(key, this.#now())
+    entry.idleSince = this.#now()
+    this.#held--
+    this.#rests.push({ key, since: entry.idleSince })
   }
 
   /** A process is gone, and its sessions with it. */
@@ -91,7 +106,7 @@ export class Claims {
 
   /** Keys that somebody holds. */
   get held(): number {
-    return this.#entries.size - this.#idle.size
+    return this.#held
   }
 
   /** Held or remembered. */
@@ -100,10 +115,16 @@ export class Claims {
   }
 
   #forget(now: number): void {
-    for (const [key, since] of this.#idle) {
-      if (now - since < MEMORY_MS) return
-      this.#idle.delete(key)
-      this.#entries.delete(key)
+    for (; this.#oldest < this.#rests.length; this.#oldest++) {
+      const { key, since } = this.#rests[this.#oldest]!
+      if (now - since < MEMORY_MS) break
+      const entry = this.#entries.get(key)
+      if (entry?.session === null && entry.idleSince === since) this.#entries.delete(key)
+    }
+    // Half of them gone: the rest moves up, so that each is moved once on the average.
+    if (this.#oldest * 2 > this.#rests.length) {
+      this.#rests = this.#rests.slice(this.#oldest)
+      this.#oldest = 0
     }
   }
 }

@@ -1,5 +1,4 @@
 import type { X509Certificate } from 'node:crypto'
-import type { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
 import { type SecureContext, TLSSocket } from 'node:tls'
 import type { AcceptedSocket, PeerCertificate } from '../connection.ts'
@@ -51,6 +50,12 @@ interface Judged {
   readonly ssl?: { verifyError?(): { readonly code?: string; readonly message?: string } | null | undefined } | null
 }
 
+/** Of streams of both transports. */
+interface Events {
+  on(event: string, listener: (...args: unknown[]) => void): unknown
+  off(event: string, listener: (...args: unknown[]) => void): unknown
+}
+
 const ignore = (): void => {}
 
 /** Node says faults of a socket that no tls.Server controls through `_tlsError` only, and leaves the closing to us. */
@@ -90,7 +95,7 @@ export function handshake(socket: AcceptedSocket, options: HandshakeOptions): Pr
     reject(new ProxyError('ERR_HANDSHAKE_FAILED', bounded(cause), { cause }))
     return promise
   }
-  const events: EventEmitter = tls
+  const events: Events = tls
 
   let settled = false
   const settle = (): boolean => {
@@ -100,12 +105,11 @@ export function handshake(socket: AcceptedSocket, options: HandshakeOptions): Pr
     options.signal?.removeEventListener('abort', onAbort)
     // What is left on an idle session costs memory: nothing of this call stays behind.
     socket.off('close', onClose)
-    events
-      .off('error', onFault)
-      .off('_tlsError', onFault)
-      .off('end', onClose)
-      .off('close', onClose)
-      .off('secure', onSecure)
+    events.off('error', onFault)
+    events.off('_tlsError', onFault)
+    events.off('end', onClose)
+    events.off('close', onClose)
+    events.off('secure', onSecure)
     return true
   }
   const fail = (error: ProxyError) => {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import test from 'ava'
 import type { CloseReason, Trace } from '../../src/connection.ts'
-import { createLog, LOG_FIELDS, sessionLine } from '../../src/control/log.ts'
+import { createLog, LOG_FIELDS, sessionLevel, sessionLine } from '../../src/control/log.ts'
 
 const REACHED_NOTHING: Trace = {
   stage: 'hello',
@@ -127,7 +127,6 @@ test('control characters of a device cannot break a line', (t) => {
 test('an attempt says where it ended and leaves out what it never reached', (t) => {
   const line = sessionLine(REACHED_NOTHING, CONNECTION, 'ERR_SNI_MISSING', { endedAt: 1_001.5 })
   t.deepEqual(line, {
-    level: 'info',
     message: 'attempt ended in hello: sni_missing',
     fields: {
       event: 'attempt',
@@ -172,9 +171,8 @@ test('a long client id and a long detail are cut', (t) => {
 
 const levelOf = test.macro({
   exec(t, reason: CloseReason, level: 'info' | 'warn', fault: string) {
-    const line = sessionLine(RELAYED, CONNECTION, reason)
-    t.is(line.level, level)
-    t.is(line.fields.fault, fault)
+    t.is(sessionLevel(reason), level)
+    t.is(sessionLine(RELAYED, CONNECTION, reason).fields.fault, fault)
   },
   title: (_, reason: CloseReason, level: string, fault: string) => `${reason} is ${level}, fault ${fault}`,
 })
