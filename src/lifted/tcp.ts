@@ -5,10 +5,21 @@ import { HANDLERS, Lifted } from './stream.ts'
 
 /** A connected socket of the runtime, from which nothing has been read yet. */
 export class LiftedTcp extends Lifted {
-  constructor(handle: NativeSocket) {
+  /** Silence after which the kernel asks whether the peer is still there; null: it was told, or is not to. */
+  readonly #keepAliveMs: number | null
+
+  constructor(handle: NativeSocket, keepAliveMs: number | null = null) {
     super()
     handle.data = this
     this.handle = handle
+    this.#keepAliveMs = keepAliveMs
+  }
+
+  /** What `node:net` sets at accept. Five system calls, so not before it is known that the device may speak. */
+  tune(): void {
+    if (this.handle === null || this.#keepAliveMs === null) return
+    this.handle.setNoDelay(true)
+    this.handle.setKeepAlive(true, this.#keepAliveMs)
   }
 
   get remoteAddress(): string | undefined {
@@ -56,10 +67,7 @@ export function liftServer(server: Server, keepAliveMs: number, accepted: (strea
     // Until now it is the server.
     handle.data = undefined
     if (!carries(handle)) return void handle.close()
-    // What `node:net` would have set by the options of the server.
-    handle.setNoDelay(true)
-    handle.setKeepAlive(true, keepAliveMs)
-    accepted(new LiftedTcp(handle))
+    accepted(new LiftedTcp(handle, keepAliveMs))
   }
   listener.reload({ socket: { ...HANDLERS, open } })
   return true

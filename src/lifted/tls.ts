@@ -38,6 +38,7 @@ export class LiftedTls extends Lifted {
     const waiting = socket.listeners('close') as (() => void)[]
     let initialData: Buffer | undefined
     if (socket instanceof LiftedTcp) {
+      socket.tune()
       initialData = socket.release()
       for (const listener of waiting) this.once('close', listener)
     } else initialData = (socket.read(socket.readableLength) as Buffer | null) ?? undefined

@@ -218,11 +218,11 @@ export function greet(socket: AcceptedSocket, options: ListenerOptions): Promise
 
     const done = () => {
       clearTimeout(timer)
-      socket.pause()
       socket.off('data', onData)
       socket.off('end', onEnd)
       socket.off('close', onEnd)
     }
+    // What still comes is nobody's, so it may flow: to stop it would cost a refusal two system calls.
     const fail = (error: ProxyError) => {
       done()
       reject(error)
@@ -257,6 +257,7 @@ export function greet(socket: AcceptedSocket, options: ListenerOptions): Promise
           return
         case 'hello':
           done()
+          socket.pause()
           // TLSSocket reads what is buffered on the socket it wraps.
           socket.unshift(reader.taken())
           return resolve({ kind: 'hello', hello: parse.hello, source })
