@@ -1,6 +1,7 @@
 import type { AcceptedSocket } from '../connection.ts'
 import type { AdmissionCounters, AdmissionRefusal } from '../control/admission-metrics.ts'
 import { ProxyError } from '../errors.ts'
+import { Fifo } from '../fifo.ts'
 import { type Budget, type HandshakeKind, Lane, type Visit } from './lane.ts'
 import { type Place, Places } from './places.ts'
 import { Attention } from './waiting.ts'
@@ -44,6 +45,7 @@ export interface Entry {
 interface Waiter extends Entry {
   readonly address: string
   readonly since: number
+  /** Null: nobody listens to its device yet. */
   attention: Attention | null
   readonly begin: () => void
   readonly refuse: (error: ProxyError) => void
@@ -51,9 +53,12 @@ interface Waiter extends Entry {
 
 /**
  * Handshakes that begin in one turn of the event loop. What live sessions have sent is read between two turns, so they wait
- * for these and for what the same number of devices does next.
+ * for these and for what the same number of devices does next. One is half a millisecond; an empty turn costs some
+ * microseconds, so that more at once is not cheaper (`npm run bench -- storm`).
  */
-export const STARTS_PER_TURN = 4
+export const STARTS_PER_TURN = 1
+/** A device that waits for longer is listened to, so that it is noticed when it leaves. Most wait for a turn or two. */
+export const LISTENED_TO_AFTER_MS = 50
 
 /**
  * Decides when a handshake may begin: after the hello is known and before any key work. Separate budgets for full and
@@ -67,6 +72,8 @@ export class Governor {
   readonly #lanes: Readonly<Record<HandshakeKind, Lane<Waiter>>>
   /** All who wait, the oldest first. */
   readonly #line = new Set<Waiter>()
+  /** Those whose devices nobody listens to yet, the oldest first; some wait no longer. */
+  readonly #unheard = new Fifo<Waiter>()
   #settings: GovernorSettings
   #trickle: number | null = null
   #starts = 0
@@ -247,14 +254,31 @@ export class Governor {
       begin: resolve,
       refuse: reject,
     }
-    waiter.attention = new Attention(entry.socket, () =>
-      this.#refuse(waiter, new ProxyError('ERR_HANDSHAKE_FAILED', 'the device left while it waited for its handshake')),
-    )
     this.#line.add(waiter)
+    this.#unheard.push(waiter)
     this.#lanes[entry.kind].shares.add(waiter)
     this.#options.counters.queued = this.#line.size
     this.#pump()
     return promise
+  }
+
+  /** @returns when the next one is to be listened to; infinity for nobody */
+  #listen(now: number): number {
+    for (let waiter = this.#unheard.first; waiter !== undefined; waiter = this.#unheard.first) {
+      const at = waiter.since + LISTENED_TO_AFTER_MS
+      const waits = this.#line.has(waiter)
+      if (waits && now < at) return at
+      this.#unheard.shift()
+      if (waits) this.#attend(waiter)
+    }
+    return Number.POSITIVE_INFINITY
+  }
+
+  #attend(waiter: Waiter): void {
+    const left = (): void =>
+      this.#refuse(waiter, new ProxyError('ERR_HANDSHAKE_FAILED', 'the device left while it waited for its handshake'))
+    if (waiter.socket.destroyed === true || waiter.socket.readableEnded === true) left()
+    else waiter.attention = new Attention(waiter.socket, left)
   }
 
   #full(): ProxyError {
@@ -327,10 +351,11 @@ export class Governor {
   #arm(now: number): void {
     const [oldest] = this.#line
     if (oldest === undefined) {
+      this.#unheard.clear()
       this.#disarm()
       return
     }
-    let at = oldest.deadline
+    let at = Math.min(oldest.deadline, this.#listen(now))
     for (const lane of Object.values(this.#lanes)) {
       // A turn that is used up looks again by itself.
       if (lane.shares.size > 0 && !(this.#turning && lane.hasRoom(now))) at = Math.min(at, lane.roomAt(now))

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { Fifo } from '../fifo.ts'
 import type { Claim, ClaimAnswer } from './store.ts'
 
 /** A live session is taken over at most once in this time, whatever the limits say. */
@@ -39,12 +40,8 @@ export class Claims {
   readonly #now: () => number
   readonly #lost: (session: string, member: number) => void
   readonly #entries = new Map<string, Entry>()
-  /**
-   * Keys whose session ended, the oldest first, from `#oldest` on; some have one again. Not a Map, which walks past all that
-   * was deleted from its front each time somebody looks there.
-   */
-  #rests: Rest[] = []
-  #oldest = 0
+  /** Keys whose session ended, the oldest first; some have one again. */
+  readonly #rests = new Fifo<Rest>()
   #held = 0
   readonly #versions: LRUCache<string, number>
 
@@ -115,16 +112,12 @@ export class Claims {
   }
 
   #forget(now: number): void {
-    for (; this.#oldest < this.#rests.length; this.#oldest++) {
-      const { key, since } = this.#rests[this.#oldest]!
-      if (now - since < MEMORY_MS) break
+    for (let rest = this.#rests.first; rest !== undefined; rest = this.#rests.first) {
+      const { key, since } = rest
+      if (now - since < MEMORY_MS) return
+      this.#rests.shift()
       const entry = this.#entries.get(key)
       if (entry?.session === null && entry.idleSince === since) this.#entries.delete(key)
-    }
-    // Half of them gone: the rest moves up, so that each is moved once on the average.
-    if (this.#oldest * 2 > this.#rests.length) {
-      this.#rests = this.#rests.slice(this.#oldest)
-      this.#oldest = 0
     }
   }
 }

@@ -4,7 +4,13 @@ import type { ExecutionContext } from 'ava'
 import test from 'ava'
 import { admissionCounters } from '../../src/control/admission-metrics.ts'
 import { ProxyError } from '../../src/errors.ts'
-import { Governor, type GovernorSettings, type HandshakeKind, STARTS_PER_TURN } from '../../src/listener/governor.ts'
+import {
+  Governor,
+  type GovernorSettings,
+  type HandshakeKind,
+  LISTENED_TO_AFTER_MS,
+  STARTS_PER_TURN,
+} from '../../src/listener/governor.ts'
 
 const SETTINGS: GovernorSettings = {
   full: { inFlight: 1_000, perSecond: null },
@@ -140,10 +146,12 @@ test('a few begin in a turn of the event loop, the others in the turns after it'
 })
 
 test('so many are under way and no more; one that ends makes room, and who waited has its socket as it was', async (t) => {
-  const { governor, enter, hello, turn } = await rig(t, { full: { inFlight: 1, perSecond: null } })
+  const { governor, enter, hello, turn, pass } = await rig(t, { full: { inFlight: 1, perSecond: null } })
   const first = enter((await hello()).socket)
   const { device, socket } = await hello('first ')
   const second = watched(enter(socket).turn)
+  t.is(socket.listenerCount('data'), 0, 'most wait for a moment only')
+  pass(LISTENED_TO_AFTER_MS)
   device.write('second')
   await once(socket, 'data')
   turn()
@@ -240,17 +248,32 @@ test('when the queue is full, the oldest of whoever has most is refused, and oth
 })
 
 test('a device that gives up while it waits takes no turn', async (t) => {
-  const { governor, enter, hello, counters } = await rig(t, { full: { inFlight: 1, perSecond: null } })
+  const { governor, enter, hello, turn, pass, counters } = await rig(t, { full: { inFlight: 1, perSecond: null } })
   const first = enter((await hello()).socket)
   const { device, socket } = await hello()
-  const { turn } = enter(socket)
+  const given = enter(socket)
   const next = watched(enter((await hello()).socket).turn)
+  turn()
+  pass(LISTENED_TO_AFTER_MS)
   device.end()
-  await t.throwsAsync(turn!, { code: 'ERR_HANDSHAKE_FAILED' })
+  await t.throwsAsync(given.turn!, { code: 'ERR_HANDSHAKE_FAILED' })
   t.is(counters.queued, 1)
   governor.secured(first.visit, false)
   await settled()
   t.is(next.now, 'begun')
+})
+
+test('a device that has gone before anybody listened takes no turn either', async (t) => {
+  const { enter, hello, pass, counters } = await rig(t, { full: { inFlight: 1, perSecond: null } })
+  enter((await hello()).socket)
+  const { socket } = await hello()
+  const { turn } = enter(socket)
+  socket.destroy()
+  await once(socket, 'close')
+  t.is(counters.queued, 1)
+  pass(LISTENED_TO_AFTER_MS)
+  await t.throwsAsync(turn!, { code: 'ERR_HANDSHAKE_FAILED' })
+  t.is(counters.queued, 0)
 })
 
 test('a handshake that is silent for a second holds nobody up', async (t) => {
@@ -279,6 +302,7 @@ test('an address has so many under way, and others pass it', async (t) => {
   t.is(same.now, 'waits')
   t.is(other.now, 'begun')
   governor.leave(first.visit)
+  turn()
   await settled()
   t.is(same.now, 'begun')
 })
