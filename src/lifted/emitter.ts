@@ -1,9 +1,11 @@
 type Listener = (...args: never[]) => void
 type Called = (...args: unknown[]) => void
 
-/** Event, listener, whether it is for once; and so on. */
-type Entry = string | Listener | boolean
-const ENTRY = 3
+interface Entry {
+  readonly event: string
+  readonly listener: Listener
+  readonly once: boolean
+}
 
 /**
  * `on`, `once`, `off` and `emit` as Node's `EventEmitter` has them, as far as a byte stream needs them: a listener may come
@@ -11,31 +13,25 @@ const ENTRY = 3
  * by few, and briefly, before the relay attaches to it. An `error` that nobody listens to is nothing.
  */
 export class Emitter {
-  #entries: Entry[] | null = null
+  #entries: readonly Entry[] | null = null
 
   on(event: string, listener: Listener): this {
-    return this.#add(event, listener, false)
+    return this.#add({ event, listener, once: false })
   }
 
   once(event: string, listener: Listener): this {
-    return this.#add(event, listener, true)
+    return this.#add({ event, listener, once: true })
   }
 
   off(event: string, listener: Listener): this {
-    const entries = this.#entries
-    if (entries === null) return this
     // The latest first, as Node does.
-    for (let at = entries.length - ENTRY; at >= 0; at -= ENTRY) {
-      if (entries[at] !== event || entries[at + 1] !== listener) continue
-      this.#entries = entries.length === ENTRY ? null : without(entries, at)
-      return this
-    }
+    const found = this.#entries?.findLast((entry) => entry.event === event && entry.listener === listener)
+    if (found !== undefined) this.#remove(found)
     return this
   }
 
   listeners(event: string): Listener[] {
-    const entries = this.#entries ?? []
-    return entries.filter((_, at) => at % ENTRY === 1 && entries[at - 1] === event) as Listener[]
+    return (this.#entries ?? []).filter((entry) => entry.event === event).map(({ listener }) => listener)
   }
 
   removeAllListeners(): this {
@@ -48,23 +44,22 @@ export class Emitter {
     const entries = this.#entries
     if (entries === null) return false
     let heard = false
-    for (let at = 0; at < entries.length; at += ENTRY) {
-      if (entries[at] !== event) continue
+    for (const entry of entries) {
+      if (entry.event !== event) continue
       heard = true
-      const listener = entries[at + 1] as Called
-      if (entries[at + 2] === true) this.off(event, listener)
-      listener.apply(this, args as unknown[])
+      if (entry.once) this.#remove(entry)
+      ;(entry.listener as Called).apply(this, args as unknown[])
     }
     return heard
   }
 
-  #add(event: string, listener: Listener, once: boolean): this {
-    this.#entries = this.#entries === null ? [event, listener, once] : [...this.#entries, event, listener, once]
+  #add(entry: Entry): this {
+    this.#entries = this.#entries === null ? [entry] : [...this.#entries, entry]
     return this
   }
-}
 
-const without = (entries: readonly Entry[], at: number): Entry[] => [
-  ...entries.slice(0, at),
-  ...entries.slice(at + ENTRY),
-]
+  #remove(entry: Entry): void {
+    const left = this.#entries?.filter((each) => each !== entry) ?? []
+    this.#entries = left.length === 0 ? null : left
+  }
+}

@@ -442,3 +442,18 @@ test('a process that stops taking in devices does not wait for CONNECT', async (
   t.like(await reading, { kind: 'refused', code: 'ERR_DRAINING', version: null })
   t.is(stream.listenerCount('data'), 0)
 })
+
+test('nothing of one CONNECT is left in the next, good or bad', (t) => {
+  const plain = connectOf(V4).packet
+  const full = connectOf(FULL).packet
+  t.is(plain.username, undefined)
+  t.is(plain.will, undefined)
+  for (let cut = 2; cut < FULL.length; cut++) {
+    // Whole by its length, and broken somewhere in the middle.
+    const broken = Buffer.from(FULL)
+    broken[cut] = broken[cut]! ^ 0xff
+    parseConnect(broken)
+    t.deepEqual(connectOf(V4).packet, plain, `after octet ${cut}`)
+    t.deepEqual(connectOf(FULL).packet, full, `after octet ${cut}`)
+  }
+})
