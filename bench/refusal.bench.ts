@@ -14,18 +14,19 @@ export const bench: Bench = {
   figures: { cpuUs: { ...CPU, label: 'CPU per refusal' }, perSecond: RATE, busy: BUSY },
   async run(context) {
     const hello = await helloWithoutServerName()
-    await refusals(context, { case: 'no server name', setup: { strictSni: true } }, (side) =>
-      refusedHello(side.peer.ports.mqtt, hello),
-    )
+    const hellos = { case: 'no server name', setup: { strictSni: true }, warmUp: 15_000, perRound: 5_000 }
+    await refusals(context, hellos, (side) => refusedHello(side.peer.ports.mqtt, hello))
     const stranger = [createIdentity(context.materials.caPem, SERVER_NAME, context.materials.stranger)]
-    await refusals(context, { case: 'certificate of another CA' }, async (side, index) => {
+    const certificates = { case: 'certificate of another CA', warmUp: 2_000, perRound: 1_000 }
+    await refusals(context, certificates, async (side, index) => {
       await mustFail(openDevice(deviceAt(side, stranger, index)))
     })
     const nobody = [createIdentity(context.materials.caPem, TOKEN_NAME, null)]
     const webhook = await startWebhook()
     try {
       const extra = { https: false, wss: false, authorizerUrl: webhook.url, signedTokens: true, shareForSeconds: null }
-      await refusals(context, { case: 'token with a bad signature', setup: { extra } }, async (side, index) => {
+      const tokens = { case: 'token with a bad signature', setup: { extra }, warmUp: 2_000, perRound: 1_000 }
+      await refusals(context, tokens, async (side, index) => {
         const username = `bench?token=${index}&token-signature=${encodeURIComponent(BAD_SIGNATURE)}`
         const device = deviceAt(side, nobody, index, { alpn: 'mqtt', username, password: 'x' })
         await mustFail(openDevice({ ...device, port: side.peer.ports.web }))
@@ -43,16 +44,22 @@ const BAD_SIGNATURE = Buffer.alloc(256, 7).toString('base64')
 const CONCURRENCY = 8
 /** A round is over then, however few there were. */
 const ROUND_MS = 1_500
+const WARM_UP_MS = 3_000
 
-type Options = SidesOptions & { readonly case: string }
+interface Options extends SidesOptions {
+  readonly case: string
+  /** Refusals before anything is measured, and in a round. */
+  readonly warmUp: number
+  readonly perRound: number
+}
 
 async function refusals(context: Context, options: Options, one: (side: Side, index: number) => Promise<void>) {
-  const [warmUp, perRound] = context.smoke ? [20, 60] : [2_000, 500]
-  const many = async (side: Side, count: number) => {
+  const { warmUp, perRound } = context.smoke ? { warmUp: 20, perRound: 60 } : options
+  const many = async (side: Side, count: number, withinMs: number) => {
     let next = 0
     const from = performance.now()
     const lane = async () => {
-      while (next < count && performance.now() - from < ROUND_MS) await one(side, next++)
+      while (next < count && performance.now() - from < withinMs) await one(side, next++)
     }
     await Promise.all(Array.from({ length: CONCURRENCY }, lane))
     const seconds = (performance.now() - from) / 1_000
@@ -60,12 +67,12 @@ async function refusals(context: Context, options: Options, one: (side: Side, in
     return { seconds, count: next }
   }
   await withSides(context, options, async (sides) => {
-    for (const side of sides) await many(side, warmUp)
+    for (const side of sides) await many(side, warmUp, WARM_UP_MS)
     for (let round = 1; round <= context.rounds; round++) {
       for (const side of inTurn(sides, round)) {
         context.progress(`${options.case}: round ${round} of ${context.rounds}, ${side.label}`)
         const before = readCpu(side.peer.pid)
-        const { seconds, count } = await many(side, perRound)
+        const { seconds, count } = await many(side, perRound, ROUND_MS)
         const cpuUs = cpuBetween(before, readCpu(side.peer.pid))
         if ((side.broker.sink?.connects ?? 0) > 0) throw new Error(`${side.label}: a stranger came to the broker`)
         const values = { cpuUs: cpuUs / count, perSecond: count / seconds, busy: cpuUs / 1e4 / seconds }
