@@ -32,13 +32,21 @@ type Fields = Map<string, string[] | null>
  * value that cannot be read has none at all, so that the others do not take its place.
  */
 export function certificateVariables(leaf: X509Certificate): Variables {
-  let known: ReadonlyMap<string, readonly string[]> | null = null
-  return {
-    lookup(name) {
-      if (!name.startsWith('iot:Certificate.')) return null
-      known ??= variablesOf(leaf.raw)
-      return known.get(name) ?? null
-    },
+  return new CertificateVariables(leaf)
+}
+
+class CertificateVariables implements Variables {
+  readonly #leaf: X509Certificate
+  #known: ReadonlyMap<string, readonly string[]> | null = null
+
+  constructor(leaf: X509Certificate) {
+    this.#leaf = leaf
+  }
+
+  lookup(name: string): readonly string[] | null {
+    if (!name.startsWith('iot:Certificate.')) return null
+    this.#known ??= variablesOf(this.#leaf.raw)
+    return this.#known.get(name) ?? null
   }
 }
 

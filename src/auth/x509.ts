@@ -106,7 +106,7 @@ function admitted({ options, peer, ...rest }: Case, known: Recognition, now: Dat
   const entry: CertificateEntry | null = same ? known.entry : null
   const things = (entry === null ? null : registry?.things(entry.things, entry.exclusive)) ?? NO_THINGS
   // That the chain of a resumed session leads to a CA of today has just been asked; a live session is not ended by dates.
-  const admittedPeer = peer.resumed ? { ...peer, resumed: false } : peer
+  const admittedPeer = peer.resumed ? new Seen(peer, peer.verifyError) : peer
   const rejudge = (): AuthOutcome => judgeAgain({ options, peer: admittedPeer, ...rest })
   return {
     kind: 'authenticated',
@@ -142,13 +142,34 @@ function sameCas(ones: readonly X509Certificate[], others: readonly X509Certific
   return prints(ones).join() === prints(others).join()
 }
 
+/** The same device with another verdict. Its chain is not asked for before somebody wants it. */
+class Seen implements PeerCertificate {
+  readonly verifyError: string | null
+  readonly resumed: boolean
+  readonly #peer: PeerCertificate
+
+  constructor(peer: PeerCertificate, verifyError: string | null, resumed = false) {
+    this.#peer = peer
+    this.verifyError = verifyError
+    this.resumed = resumed
+  }
+
+  get leaf(): X509Certificate {
+    return this.#peer.leaf
+  }
+
+  get chain(): readonly X509Certificate[] {
+    return this.#peer.chain
+  }
+}
+
 /**
  * The TLS library's verdict was about other CAs. A yes of then counts where its path leads to a CA of now; a no stays one:
  * what was never proved to the library is not proved here.
  */
 function seenByCas(peer: PeerCertificate, cas: readonly X509Certificate[]): PeerCertificate {
   if (peer.verifyError !== null || leadsToCa(peer, cas, null)) return peer
-  return { ...peer, verifyError: 'no path to a CA that the domain trusts by now' }
+  return new Seen(peer, 'no path to a CA that the domain trusts by now', peer.resumed)
 }
 
 /** Somebody was refused: is it a device that registers itself, or waits for having done so? */

@@ -93,26 +93,45 @@ export function arnOf(head: ArnHead, resource: string): string {
 
 /** Policy variables and condition keys of one connection, wire specification §5.4. */
 export function connectionVariables(facts: ConnectionFacts): Variables {
-  const { thing } = facts
-  const attached = facts.clientId === null ? null : String(thing !== null)
-  const values = new Map<string, string | null>([
-    ['iot:ClientId', facts.clientId],
-    ['aws:SourceIp', facts.remoteAddress],
-    ['iot:DomainName', facts.serverName],
-    ['iot:LastWillTopic', facts.lastWillTopic],
-    ['iot:Connection.Thing.IsAttached', attached],
-    ['iot:Connection.Thing.ThingName', attached === 'true' ? thing!.name : null],
-    ['iot:Connection.Thing.ThingTypeName', attached === 'true' ? thing!.typeName : null],
-  ])
-  return {
-    lookup(name) {
-      const value = values.get(name)
-      if (value !== undefined) return value === null ? null : [value]
-      if (name === 'iot:ConnectAttributes') return facts.connectAttributes
-      if (!name.startsWith(ATTRIBUTE)) return facts.own.lookup(name)
-      if (attached !== 'true' || !name.endsWith(']')) return null
-      const attribute = name.slice(ATTRIBUTE.length, -1)
-      return Object.hasOwn(thing!.attributes, attribute) ? [thing!.attributes[attribute]!] : null
-    },
+  return new ConnectionVariables(facts)
+}
+
+/** A table per session would be kept for as long as it lives. */
+class ConnectionVariables implements Variables {
+  readonly #facts: ConnectionFacts
+
+  constructor(facts: ConnectionFacts) {
+    this.#facts = facts
+  }
+
+  lookup(name: string): readonly string[] | null {
+    const facts = this.#facts
+    // Without a client id nothing is known of a thing either.
+    const thing = facts.clientId === null ? null : facts.thing
+    switch (name) {
+      case 'iot:ClientId':
+        return one(facts.clientId)
+      case 'aws:SourceIp':
+        return one(facts.remoteAddress)
+      case 'iot:DomainName':
+        return one(facts.serverName)
+      case 'iot:LastWillTopic':
+        return one(facts.lastWillTopic)
+      case 'iot:Connection.Thing.IsAttached':
+        return one(facts.clientId === null ? null : String(thing !== null))
+      case 'iot:Connection.Thing.ThingName':
+        return one(thing?.name ?? null)
+      case 'iot:Connection.Thing.ThingTypeName':
+        return one(thing?.typeName ?? null)
+      case 'iot:ConnectAttributes':
+        return facts.connectAttributes
+    }
+    // They never stand for a name of the connection.
+    if (!name.startsWith(ATTRIBUTE)) return facts.own.lookup(name)
+    if (thing === null || !name.endsWith(']')) return null
+    const attribute = name.slice(ATTRIBUTE.length, -1)
+    return Object.hasOwn(thing.attributes, attribute) ? [thing.attributes[attribute]!] : null
   }
 }
+
+const one = (value: string | null): readonly string[] | null => (value === null ? null : [value])

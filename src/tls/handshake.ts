@@ -185,7 +185,7 @@ function peerOf(tls: TLSSocket | LiftedTls, resumed: boolean): PeerCertificate |
   const native = nativeOf(tls)
   if (native !== null) {
     const leaf = native.getPeerX509Certificate()
-    return leaf ? nativePeer(leaf, verdictOf(tls), resumed, native) : null
+    return leaf ? new NativePeer(leaf, verdictOf(tls), resumed, native) : null
   }
   if (!(tls instanceof TLSSocket)) return null
   const leaf = tls.getPeerX509Certificate()
@@ -201,21 +201,23 @@ function peerOf(tls: TLSSocket | LiftedTls, resumed: boolean): PeerCertificate |
  * On Bun the chain is 30 to 100 µs of work and kilobytes for as long as the session lives, and most decisions need the leaf
  * alone: whoever asks for the chain pays for it, and meets its bounds.
  */
-function nativePeer(
-  leaf: X509Certificate,
-  verifyError: string | null,
-  resumed: boolean,
-  native: Presenter,
-): PeerCertificate {
-  return {
-    leaf,
-    verifyError,
-    resumed,
-    get chain() {
-      const chain = presentedBy(native, MAX_CHAIN)
-      if (chain.length === 0) throw new ProxyError('ERR_HANDSHAKE_FAILED', 'the client has gone, and its chain with it')
-      return withinBounds(chain)
-    },
+class NativePeer implements PeerCertificate {
+  readonly leaf: X509Certificate
+  readonly verifyError: string | null
+  readonly resumed: boolean
+  readonly #native: Presenter
+
+  constructor(leaf: X509Certificate, verifyError: string | null, resumed: boolean, native: Presenter) {
+    this.leaf = leaf
+    this.verifyError = verifyError
+    this.resumed = resumed
+    this.#native = native
+  }
+
+  get chain(): readonly X509Certificate[] {
+    const chain = presentedBy(this.#native, MAX_CHAIN)
+    if (chain.length === 0) throw new ProxyError('ERR_HANDSHAKE_FAILED', 'the client has gone, and its chain with it')
+    return withinBounds(chain)
   }
 }
 

@@ -1,5 +1,6 @@
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { createCa, type Issued, issueServer } from '../../src/cli/pki.ts'
+import type { PeerCertificate } from '../../src/connection.ts'
 import { ProxyError } from '../../src/errors.ts'
 import type { ByteStream } from '../../src/relay.ts'
 import type { DomainOptions } from '../../src/tls/domains.ts'
@@ -80,7 +81,7 @@ export async function listen(
           streams.add(secured.tls)
           secured.tls.on('close', () => streams.delete(secured.tls))
           // The chain is asked for while the connection is there, as the identity stage does.
-          const peer = secured.peer === null ? null : { ...secured.peer }
+          const peer = secured.peer === null ? null : asItIs(secured.peer)
           onSecured(secured.tls)
           return { ...secured, peer }
         })
@@ -111,4 +112,9 @@ export async function listen(
       })
     },
   }
+}
+
+/** Its chain is asked for while the connection lives. */
+function asItIs({ leaf, chain, verifyError, resumed }: PeerCertificate): PeerCertificate {
+  return { leaf, chain, verifyError, ...(resumed !== undefined && { resumed }) }
 }
