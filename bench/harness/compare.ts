@@ -28,7 +28,7 @@ interface Size {
   readonly warmUpMs: { readonly ours: number; readonly others: number }
 }
 
-const FULL: Size = { perRound: 500, withinMs: 2_000, warmUp: 9_000, warmUpMs: { ours: 10_000, others: 800 } }
+const FULL: Size = { perRound: 500, withinMs: 2_000, warmUp: 7_000, warmUpMs: { ours: 7_000, others: 800 } }
 const SMOKE: Size = { perRound: 40, withinMs: 2_000, warmUp: 24, warmUpMs: { ours: 2_000, others: 2_000 } }
 const CONCURRENCY = 8
 

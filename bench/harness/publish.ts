@@ -39,7 +39,7 @@ export async function comparePublishes(
 ): Promise<void> {
   const [rampMs, measureMs] = context.smoke ? [20, 100] : [80, 500]
   // As for connections: what is compiled while it runs needs its time, the others none.
-  const warmUpMs = (crowd: Crowd): number => (context.smoke ? 50 : isOurs(crowd.side.peer) ? 1_500 : 600)
+  const warmUpMs = (crowd: Crowd): number => (context.smoke ? 50 : isOurs(crowd.side.peer) ? 1_000 : 600)
   const suites = new Set(crowds.map(({ devices }) => devices[0]!.facts.cipher))
   if (suites.size > 1) throw new Error(`not the same work: ${[...suites].join(', ')}`)
   for (const { name, load } of cases) {
