@@ -208,21 +208,23 @@ function checkFlags(bits: number, version: MqttVersion): void {
   }
 }
 
-let reader = packetReader()
+/** Null while it reads, and after whatever went wrong in it: nothing of one device may be left for the next. */
+let idle: PacketReader | null = null
 
 /** The same packet through mqtt-packet, which knows flags, properties and their types. Throws on what it refuses. */
 function decode(bytes: Buffer): IConnectPacket {
+  const reader = idle ?? packetReader()
+  idle = null
   const packet = reader(bytes)
-  if (packet instanceof Error) {
-    // It may still wait for the rest of what it was given.
-    reader = packetReader()
-    throw packet
-  }
+  idle = reader
   return packet
 }
 
+/** @throws what mqtt-packet says, or throws; then it is not to be used again */
+type PacketReader = (bytes: Buffer) => IConnectPacket
+
 /** A parser costs more than a CONNECT; it is as new after each whole packet, and good for the next. */
-function packetReader(): (bytes: Buffer) => IConnectPacket | Error {
+function packetReader(): PacketReader {
   const parser = mqttPacket.parser()
   let packet: IConnectPacket | null = null
   let fault: Error | null = null
@@ -235,8 +237,8 @@ function packetReader(): (bytes: Buffer) => IConnectPacket | Error {
   return (bytes) => {
     packet = null
     const rest = parser.parse(bytes)
-    if (fault !== null) return fault
-    if (packet === null || rest > 0) return new RangeError('no CONNECT in the packet')
+    if (fault !== null) throw fault
+    if (packet === null || rest > 0) throw new RangeError('no CONNECT in the packet')
     const found = packet
     packet = null
     return found
