@@ -208,24 +208,31 @@ function checkFlags(bits: number, version: MqttVersion): void {
   }
 }
 
-/** Null while it reads, and after whatever went wrong in it: nothing of one device may be left for the next. */
-let idle: PacketReader | null = null
+type Parser = ReturnType<typeof mqttPacket.parser>
 
-/** The same packet through mqtt-packet, which knows flags, properties and their types. Throws on what it refuses. */
-function decode(bytes: Buffer): IConnectPacket {
-  const reader = idle ?? packetReader()
-  idle = null
-  const packet = reader(bytes)
-  idle = reader
-  return packet
+/**
+ * The same packet through mqtt-packet, which knows flags, properties and their types. Throws on what it refuses. A parser
+ * costs more than a CONNECT, so that one is kept for the next, but for one in which anything went wrong: nothing of one
+ * device may be left for another.
+ */
+export function connectDecoder(make: () => Parser = () => mqttPacket.parser()): PacketReader {
+  let idle: PacketReader | null = null
+  return (bytes) => {
+    const reader = idle ?? packetReader(make())
+    idle = null
+    const packet = reader(bytes)
+    idle = reader
+    return packet
+  }
 }
+
+const decode = connectDecoder()
 
 /** @throws what mqtt-packet says, or throws; then it is not to be used again */
 type PacketReader = (bytes: Buffer) => IConnectPacket
 
-/** A parser costs more than a CONNECT; it is as new after each whole packet, and good for the next. */
-function packetReader(): PacketReader {
-  const parser = mqttPacket.parser()
+/** It is as new after each whole packet. */
+function packetReader(parser: Parser): PacketReader {
   let packet: IConnectPacket | null = null
   let fault: Error | null = null
   parser.on('packet', (found) => {

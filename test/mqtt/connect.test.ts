@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import test from 'ava'
 import fc from 'fast-check'
 import mqttPacket, { type IConnectPacket } from 'mqtt-packet'
-import { type Connect, type ConnectRead, parseConnect, readConnect } from '../../src/mqtt/connect.ts'
+import { type Connect, type ConnectRead, connectDecoder, parseConnect, readConnect } from '../../src/mqtt/connect.ts'
 import { rewriteConnect } from '../../src/mqtt/rewrite.ts'
 import { chunked, FakeStream, hex, seeded } from './fakes.ts'
 
@@ -455,5 +455,31 @@ test('nothing of one CONNECT is left in the next, good or bad', (t) => {
     parseConnect(broken)
     t.deepEqual(connectOf(V4).packet, plain, `after octet ${cut}`)
     t.deepEqual(connectOf(FULL).packet, full, `after octet ${cut}`)
+  }
+})
+
+test('a parser in which anything went wrong is not used again, one that did well is', (t) => {
+  const faults: Record<string, (parser: ReturnType<typeof mqttPacket.parser>) => number> = {
+    'it throws': () => {
+      throw new RangeError('out of range')
+    },
+    'it says that something is wrong': (parser) => {
+      parser.emit('error', new Error('no such thing'))
+      return 0
+    },
+    'it wants more': () => 3,
+    'it finds no packet': () => 0,
+  }
+  for (const [what, fault] of Object.entries(faults)) {
+    let made = 0
+    const decode = connectDecoder(() => {
+      const parser = mqttPacket.parser()
+      if (++made === 1) parser.parse = () => fault(parser)
+      return parser
+    })
+    t.throws(() => decode(hex(V4)), undefined, what)
+    t.is(decode(hex(V4)).clientId, 'a', what)
+    t.is(decode(FULL).clientId, 'dev', what)
+    t.is(made, 2, what)
   }
 })
