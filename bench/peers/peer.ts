@@ -131,6 +131,9 @@ export function accepts(port: number): Promise<boolean> {
   })
 }
 
+const given = new Set<number>()
+
+/** Never the same twice. */
 export async function freePort(): Promise<number> {
   for (let tries = 0; tries < 50; tries++) {
     const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from))
@@ -139,7 +142,9 @@ export async function freePort(): Promise<number> {
       server.once('error', () => resolve(false))
       server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
     })
-    if (free) return port
+    if (!free || given.has(port)) continue
+    given.add(port)
+    return port
   }
   throw new Error('no free port found')
 }

@@ -49,14 +49,8 @@ export async function tcpServer(t: ExecutionContext, serve: Serve, host = '127.0
   return (server.address() as AddressInfo).port
 }
 
-/** A loopback port on which nobody listens any more. */
-export async function freePort(host = '127.0.0.1'): Promise<number> {
-  const server = createServer().listen({ host, port: 0 })
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
+/** Nobody listens there, and nobody of the tests will. */
+export { freePort } from '../support/ports.ts'
 
 interface Readable {
   on(event: 'data', listener: (chunk: Buffer) => void): unknown

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { ExecutionContext, TestFn } from 'ava'
+
+export { freePort } from './ports.ts'
 
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname
 
@@ -17,19 +18,6 @@ export function forWholeFile(test: TestFn): Teardowns {
     for (const end of ends.reverse()) await end()
   })
   return { teardown: (end) => void ends.push(end) }
-}
-
-/** A port that nobody has now, below those that the system gives to clients. */
-export async function freePort(): Promise<number> {
-  for (;;) {
-    const port = 12_000 + Math.floor(Math.random() * 20_000)
-    const free = await new Promise<boolean>((resolve) => {
-      const server = createServer()
-      server.once('error', () => resolve(false))
-      server.listen({ port, host: '::' }, () => server.close(() => resolve(true)))
-    })
-    if (free) return port
-  }
 }
 
 /** A folder of its own, removed after the test. */
