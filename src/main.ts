@@ -1,4 +1,7 @@
 #!/usr/bin/env bun
-import { program } from './cli/program.ts'
+import { settleEngine } from './cli/engine.ts'
 
+settleEngine()
+// Not before: it would be read twice.
+const { program } = await import('./cli/program.ts')
 await program().parseAsync()

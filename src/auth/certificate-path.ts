@@ -95,10 +95,19 @@ export function namedByCrl(
  * say itself that it may issue
  */
 export function leadsToCa(peer: PeerCertificate, anchors: readonly X509Certificate[], now: Date | null): boolean {
+  // Most devices present no more than their own certificate, which a CA issued itself; to ask for the rest costs far more.
+  return climbs(peer.leaf, anchors, anchors, now) || climbs(peer.leaf, anchors, presented(peer, anchors), now)
+}
+
+function climbs(
+  leaf: X509Certificate,
+  anchors: readonly X509Certificate[],
+  pool: readonly X509Certificate[],
+  now: Date | null,
+): boolean {
   const trusted = new Set(anchors.map((anchor) => anchor.fingerprint256))
-  const pool = [...anchors, ...peer.chain.slice(0, MAX_PRESENTED)]
-  const reached = new Set([peer.leaf.fingerprint256])
-  const waiting = [peer.leaf]
+  const reached = new Set([leaf.fingerprint256])
+  const waiting = [leaf]
   for (let certificate = waiting.pop(); certificate !== undefined; certificate = waiting.pop()) {
     if (now !== null && !isInDates(certificate, now)) continue
     if (trusted.has(certificate.fingerprint256)) return true
@@ -111,6 +120,11 @@ export function leadsToCa(peer: PeerCertificate, anchors: readonly X509Certifica
   }
   return false
 }
+
+const presented = ({ chain }: PeerCertificate, anchors: readonly X509Certificate[]): readonly X509Certificate[] => [
+  ...anchors,
+  ...chain.slice(0, MAX_PRESENTED),
+]
 
 /** Written so that a date the library cannot tell (NaN) is none. */
 function isInDates(certificate: X509Certificate, now: Date): boolean {
