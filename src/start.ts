@@ -2,6 +2,7 @@ import { type AssembleOptions, assemble, type Generation, servedFor } from './as
 import { identifier } from './auth/identify.ts'
 import { remembering } from './auth/remembered.ts'
 import type { DrainedServers } from './backend/drained.ts'
+import type { Members } from './collections/ring.ts'
 import type { Settings } from './config/schema.ts'
 import type { SecuredConnection } from './connection.ts'
 import type { Leaving } from './control/farewell.ts'
@@ -84,7 +85,7 @@ export interface Running {
   /** Connections and sessions of this process. */
   readonly live: { readonly connections: number; readonly sessions: number }
   /** Every session of this process, to be looked at and ended. */
-  readonly sessions: ReadonlySet<LiveSession>
+  readonly sessions: Members<LiveSession>
   /** Those of the generation in force, by their names in the settings. */
   readonly registries: Generation['registries']
   /** An overlay has grown: whoever has it reads on. */
@@ -218,7 +219,7 @@ class Program implements Running {
     return { connections: this.#acceptor.live, sessions: this.#host.mqtt.live.size }
   }
 
-  get sessions(): ReadonlySet<LiveSession> {
+  get sessions(): Members<LiveSession> {
     return this.#host.mqtt.live
   }
 

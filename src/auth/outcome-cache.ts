@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
+import { Table } from '../collections/table.ts'
 import type { Answer } from './answer.ts'
 
 export interface OutcomeCacheOptions {
@@ -39,7 +40,7 @@ interface Flight {
 export class OutcomeCache {
   readonly #options: OutcomeCacheOptions
   readonly #kept: LRUCache<string, Dated & { readonly until: number }>
-  readonly #flights = new Map<string, Flight>()
+  readonly #flights = new Table<Flight>()
 
   constructor(options: OutcomeCacheOptions) {
     this.#options = options

@@ -1,3 +1,4 @@
+import { Ring } from '../collections/ring.ts'
 import type { AuthorizedConnection } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
 import type { ShieldSettings } from '../mqtt/shield.ts'
@@ -51,14 +52,14 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
   const { servers } = ways
   const now = options.now ?? (() => performance.now())
   const balancer = new Balancer(servers.length, options.balance, now, options.random ?? Math.random)
-  const streams = new Set<ByteStream>()
+  const streams = new Ring<ByteStream>()
   const closing = new AbortController()
 
   /** Apart from `open`, whose other names would be kept for as long as the stream lives. */
   function watch(stream: ByteStream, at: number): void {
-    streams.add(stream)
+    const link = streams.add(stream)
     stream.on('close', () => {
-      streams.delete(stream)
+      streams.remove(link)
       balancer.ended(at)
     })
   }

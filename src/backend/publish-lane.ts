@@ -1,5 +1,6 @@
 import { type IClientPublishOptions, MqttClient } from 'mqtt'
 import { generate, type IConnackPacket } from 'mqtt-packet'
+import { Ring } from '../collections/ring.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
 import type { Backend } from './backend.ts'
 import { duplexOf } from './duplex.ts'
@@ -144,7 +145,7 @@ class OpenLane implements Lane {
   readonly #client: MqttClient
   readonly #connack: IConnackPacket
   /** How to fail each message that is in flight. */
-  readonly #waiting = new Set<(error: ProxyError) => void>()
+  readonly #waiting = new Ring<(error: ProxyError) => void>()
   readonly #closed = Promise.withResolvers<void>()
 
   constructor(client: MqttClient, version: MqttLevel, peer: string, connack: IConnackPacket) {
@@ -168,14 +169,14 @@ class OpenLane implements Lane {
     this.usedAtMs = performance.now()
     return new Promise<void>((resolve, reject) => {
       const settle = (error: ProxyError | null) => {
-        if (!this.#waiting.delete(fail)) return
+        if (!this.#waiting.remove(link)) return
         this.inFlight--
         this.bytesInFlight -= bytes
         if (error === null) resolve()
         else reject(error)
       }
       const fail = (error: ProxyError) => settle(error)
-      this.#waiting.add(fail)
+      const link = this.#waiting.add(fail)
       try {
         this.#client.publish(message.topic, bufferOf(message.payload), publishOptions(message, this.version), (error) =>
           settle(error === null || error === undefined ? null : asRefusal(error)),
@@ -202,7 +203,7 @@ class OpenLane implements Lane {
 
   ended(): void {
     const lost = new ProxyError('ERR_BACKEND_LOST', 'the connection to the broker ended before it had the message')
-    for (const fail of [...this.#waiting]) fail(lost)
+    for (const fail of this.#waiting) fail(lost)
     this.#closed.resolve()
   }
 

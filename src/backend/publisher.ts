@@ -1,4 +1,5 @@
 import { hostname } from 'node:os'
+import { type Link, Ring } from '../collections/ring.ts'
 import { asProxyError, ProxyError } from '../errors.ts'
 import type { Backend } from './backend.ts'
 import type { DrainedServers } from './drained.ts'
@@ -67,6 +68,8 @@ interface Entry {
   readonly reject: (error: ProxyError) => void
   /** Set while it is in flight. */
   lane: Lane | null
+  /** Set while it waits. */
+  queued: Link<Entry> | null
   /** Nobody waits for it any more, while it still takes its place on the lane. */
   abandoned: boolean
 }
@@ -110,7 +113,7 @@ class Pool implements Publisher {
   readonly #timer: NonNullable<PublisherOptions['timer']>
   readonly #lanes = new Set<Lane>()
   /** In the order of their coming. */
-  readonly #queue = new Set<Entry>()
+  readonly #queue = new Ring<Entry>()
   readonly #closing = new AbortController()
   #queuedBytes = 0
   #underWay = 0
@@ -148,7 +151,16 @@ class Pool implements Publisher {
 
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const isTold = complete !== message
-    const entry: Entry = { message: complete, isTold, bytes, resolve, reject, lane: null, abandoned: false }
+    const entry: Entry = {
+      message: complete,
+      isTold,
+      bytes,
+      resolve,
+      reject,
+      lane: null,
+      queued: null,
+      abandoned: false,
+    }
     const takeBack = this.#timer(this.#options.timeoutMs, () => this.#expire(entry))
     const onAbort = () => this.#abandon(entry, canceled(signal))
     signal.addEventListener('abort', onAbort, { once: true })
@@ -225,19 +237,21 @@ class Pool implements Publisher {
   }
 
   #enqueue(entry: Entry): void {
-    this.#queue.add(entry)
+    entry.queued = this.#queue.add(entry)
     this.#queuedBytes += entry.bytes
   }
 
   #dequeue(entry: Entry): boolean {
-    if (!this.#queue.delete(entry)) return false
+    const { queued } = entry
+    entry.queued = null
+    if (queued === null || !this.#queue.remove(queued)) return false
     this.#queuedBytes -= entry.bytes
     return true
   }
 
   /** Sends what can be sent, and opens a connection where that would help. */
   #pump(): void {
-    for (const entry of this.#queue) {
+    for (let entry = this.#queue.first; entry !== undefined; entry = this.#queue.first) {
       const lane = this.#roomiest()
       if (lane === null) break
       this.#dequeue(entry)
@@ -355,7 +369,7 @@ class Pool implements Publisher {
 
   /** No connection, and none is being opened because the last attempt failed: whoever waits is told so. */
   #failQueued(): void {
-    for (const entry of [...this.#queue]) {
+    for (const entry of this.#queue) {
       this.#dequeue(entry)
       entry.reject(this.#away())
     }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { Ring } from '../collections/ring.ts'
 import type { ProtocolHandler } from '../connection.ts'
 import { asProxyError, ProxyError } from '../errors.ts'
 import { failure, statusOf } from './answer.ts'
@@ -36,7 +37,7 @@ const LEFT: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'HPE_INVALID_E
 export function httpsHandler(parts: FrontParts): HttpsHandler {
   const { limits, timer = realTimer } = parts
   const live = new Set<Closable>()
-  const open = new Set<Conversation>()
+  const open = new Ring<Conversation>()
   let retired = false
   const conversations = new WeakMap<object, { conversation: Conversation; closing: AbortSignal }>()
   const server = createServer({
@@ -139,7 +140,7 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
       const { draining } = parts
       signal.addEventListener('abort', onClosing, { once: true })
       draining?.addEventListener('abort', onDraining, { once: true })
-      open.add(conversation)
+      const link = open.add(conversation)
       if (retired) conversation.endWithNextAnswer()
       if (draining?.aborted) onDraining()
       if (signal.aborted) onClosing()
@@ -151,7 +152,7 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
       return conversation.done.finally(() => {
         signal.removeEventListener('abort', onClosing)
         draining?.removeEventListener('abort', onDraining)
-        open.delete(conversation)
+        open.remove(link)
       })
     },
   }

@@ -1,9 +1,11 @@
+import { Fifo } from '../collections/fifo.ts'
+import { type Link, Ring } from '../collections/ring.ts'
 import type { AcceptedSocket } from '../connection.ts'
 import type { AdmissionCounters, AdmissionRefusal } from '../control/admission-metrics.ts'
 import { ProxyError } from '../errors.ts'
-import { Fifo } from '../fifo.ts'
 import { type Budget, type HandshakeKind, Lane, type Visit } from './lane.ts'
 import { type Place, Places } from './places.ts'
+import type { Sharer } from './shares.ts'
 import { Attention } from './waiting.ts'
 
 export type { HandshakeKind, Visit } from './lane.ts'
@@ -45,6 +47,9 @@ export interface Entry {
 interface Waiter extends Entry {
   readonly address: string
   readonly since: number
+  place: Link<Sharer> | null
+  /** In the line of all; null once it waits no longer. */
+  inLine: Link<Waiter> | null
   /** Null: nobody listens to its device yet. */
   attention: Attention | null
   readonly begin: () => void
@@ -71,7 +76,7 @@ export class Governor {
   readonly #places: Places
   readonly #lanes: Readonly<Record<HandshakeKind, Lane<Waiter>>>
   /** All who wait, the oldest first. */
-  readonly #line = new Set<Waiter>()
+  readonly #line = new Ring<Waiter>()
   /** Those whose devices nobody listens to yet, the oldest first; some wait no longer. */
   readonly #unheard = new Fifo<Waiter>()
   #settings: GovernorSettings
@@ -102,7 +107,7 @@ export class Governor {
       this.#places.leave(place)
       throw this.#refusal('ERR_ADDRESS_CONNECTIONS', 'address_connections', `more than ${connections} connections`)
     }
-    return { place, kind: null, startedAt: 0, proved: false, gone: false }
+    return { place, kind: null, startedAt: 0, underWay: null, proved: false, gone: false }
   }
 
   /** The connection has ended, wherever it was. */
@@ -169,7 +174,7 @@ export class Governor {
 
   /** Nobody who waits will be let in any more. */
   stop(error: ProxyError): void {
-    for (const waiter of [...this.#line]) this.#refuse(waiter, error)
+    for (const waiter of this.#line) this.#refuse(waiter, error)
   }
 
   get waiting(): number {
@@ -202,8 +207,7 @@ export class Governor {
 
   #start(visit: Visit, kind: HandshakeKind, now: number): void {
     const lane = this.#lanes[kind]
-    lane.bucket.take(now)
-    lane.underWay.add(visit)
+    lane.begin(visit, now)
     visit.kind = kind
     visit.startedAt = now
     visit.place.inFlight++
@@ -218,7 +222,7 @@ export class Governor {
     const { kind } = visit
     if (kind === null) return
     visit.kind = null
-    if (!this.#lanes[kind].underWay.delete(visit)) return
+    if (!this.#lanes[kind].end(visit)) return
     visit.place.inFlight--
     this.#options.counters.inFlight[kind] = this.#lanes[kind].underWay.size
     if (this.#line.size > 0) this.#pump()
@@ -250,11 +254,13 @@ export class Governor {
       address: entry.visit.place.key,
       since: now,
       deadline: Math.min(entry.deadline, now + queue.timeout),
+      inLine: null,
+      place: null,
       attention: null,
       begin: resolve,
       refuse: reject,
     }
-    this.#line.add(waiter)
+    waiter.inLine = this.#line.add(waiter)
     this.#unheard.push(waiter)
     this.#lanes[entry.kind].shares.add(waiter)
     this.#options.counters.queued = this.#line.size
@@ -266,7 +272,7 @@ export class Governor {
   #listen(now: number): number {
     for (let waiter = this.#unheard.first; waiter !== undefined; waiter = this.#unheard.first) {
       const at = waiter.since + LISTENED_TO_AFTER_MS
-      const waits = this.#line.has(waiter)
+      const waits = waiter.inLine !== null
       if (waits && now < at) return at
       this.#unheard.shift()
       if (waits) this.#attend(waiter)
@@ -334,7 +340,7 @@ export class Governor {
   }
 
   #refuse(waiter: Waiter, error: ProxyError): void {
-    if (!this.#line.has(waiter)) return
+    if (waiter.inLine === null) return
     this.#lanes[waiter.kind].shares.remove(waiter)
     this.#forget(waiter)
     waiter.refuse(error)
@@ -342,14 +348,15 @@ export class Governor {
 
   /** It waits no longer, and its socket is as it was. */
   #forget(waiter: Waiter): void {
-    this.#line.delete(waiter)
+    if (waiter.inLine !== null) this.#line.remove(waiter.inLine)
+    waiter.inLine = null
     this.#options.counters.queued = this.#line.size
     waiter.attention?.over()
   }
 
   /** The one timer: when the first is late, or a budget may have room again, whichever comes first. */
   #arm(now: number): void {
-    const [oldest] = this.#line
+    const oldest = this.#line.first
     if (oldest === undefined) {
       this.#unheard.clear()
       this.#disarm()
@@ -377,7 +384,7 @@ export class Governor {
     this.#timer = null
     this.#timerAt = Number.POSITIVE_INFINITY
     const now = this.#now()
-    for (const waiter of this.#line) {
+    for (let waiter = this.#line.first; waiter !== undefined; waiter = this.#line.first) {
       if (now < waiter.deadline) break
       this.#lanes[waiter.kind].shares.remove(waiter)
       this.#forget(waiter)

@@ -1,3 +1,4 @@
+import { type Link, Ring } from '../collections/ring.ts'
 import { Bucket } from './bucket.ts'
 import type { Place } from './places.ts'
 import { type Sharer, Shares } from './shares.ts'
@@ -18,6 +19,8 @@ export interface Visit {
   kind: HandshakeKind | null
   /** When its handshake began; it counts as under way from then on. */
   startedAt: number
+  /** Among those under way of its kind. */
+  underWay: Link<Visit> | null
   proved: boolean
   gone: boolean
 }
@@ -29,7 +32,7 @@ const WORKING_MS = 1_000
 export class Lane<T extends Sharer> {
   readonly shares = new Shares<T>()
   /** In the order in which they began. */
-  readonly underWay = new Set<Visit>()
+  readonly underWay = new Ring<Visit>()
   readonly bucket: Bucket
   #inFlight: number
 
@@ -45,11 +48,23 @@ export class Lane<T extends Sharer> {
 
   /** Those that have been under way for so long that they are not counted any more; they are told once. */
   *silent(now: number): Generator<Visit> {
-    for (const visit of this.underWay) {
+    for (let visit = this.underWay.first; visit !== undefined; visit = this.underWay.first) {
       if (now - visit.startedAt < WORKING_MS) return
-      this.underWay.delete(visit)
+      this.end(visit)
       yield visit
     }
+  }
+
+  begin(visit: Visit, now: number): void {
+    this.bucket.take(now)
+    visit.underWay = this.underWay.add(visit)
+  }
+
+  /** False when it has ended before. */
+  end(visit: Visit): boolean {
+    const { underWay } = visit
+    visit.underWay = null
+    return underWay !== null && this.underWay.remove(underWay)
   }
 
   hasRoom(now: number): boolean {
@@ -59,7 +74,7 @@ export class Lane<T extends Sharer> {
   /** When there may be room, if nothing ends before. */
   roomAt(now: number): number {
     const next = this.bucket.nextAt(now)
-    const [oldest] = this.underWay
+    const oldest = this.underWay.first
     // With room left it is the address that has none; that, too, may change when a handshake falls silent.
     if (oldest === undefined || (this.underWay.size < this.#inFlight && next > now)) return next
     return Math.max(next, oldest.startedAt + WORKING_MS)

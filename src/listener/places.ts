@@ -1,3 +1,4 @@
+import { Table } from '../collections/table.ts'
 import { addressBytes } from './addresses.ts'
 
 /** Where connections come from: an IPv4 address, or a network of IPv6. It exists while there is one. */
@@ -13,7 +14,7 @@ export interface Place {
 /** Every place with a connection now. */
 export class Places {
   ipv6Prefix: number
-  readonly #places = new Map<string, Place>()
+  readonly #places = new Table<Place>()
 
   constructor(ipv6Prefix: number) {
     this.ipv6Prefix = ipv6Prefix

@@ -1,7 +1,27 @@
+import { type Link, Ring } from '../collections/ring.ts'
+import { Table } from '../collections/table.ts'
+
 /** Whoever waits: for whom, and from where. */
 export interface Sharer {
   readonly tenant: string
   readonly address: string
+  /** Among those of its address; null where it does not wait. */
+  place: Link<Sharer> | null
+}
+
+/** Those who wait from one address, the oldest first. There is at least one. */
+interface Crowd {
+  readonly address: string
+  readonly waiting: Ring<Sharer>
+  turn: Link<Crowd>
+}
+
+interface Tenant {
+  readonly name: string
+  size: number
+  readonly crowds: Table<Crowd>
+  readonly turns: Ring<Crowd>
+  turn: Link<Tenant>
 }
 
 /**
@@ -10,70 +30,78 @@ export interface Sharer {
  */
 export class Shares<T extends Sharer> {
   size = 0
+  readonly #tenants = new Table<Tenant>()
   /** The next one's turn is first; whoever had a turn goes to the end. */
-  readonly #tenants = new Map<string, Tenant<T>>()
+  readonly #turns = new Ring<Tenant>()
 
   add(entry: T): void {
-    let tenant = this.#tenants.get(entry.tenant)
-    if (tenant === undefined) {
-      tenant = { size: 0, addresses: new Map() }
-      this.#tenants.set(entry.tenant, tenant)
-    }
-    const waiting = tenant.addresses.get(entry.address)
-    if (waiting === undefined) tenant.addresses.set(entry.address, new Set([entry]))
-    else waiting.add(entry)
+    const tenant = this.#tenants.get(entry.tenant) ?? this.#newTenant(entry.tenant)
+    const crowd = tenant.crowds.get(entry.address) ?? newCrowd(tenant, entry.address)
+    entry.place = crowd.waiting.add(entry)
     tenant.size++
     this.size++
   }
 
   /** Who is next, of those who may; taken out. */
   next(may: (entry: T) => boolean): T | null {
-    for (const [name, tenant] of this.#tenants) {
-      for (const [address, waiting] of tenant.addresses) {
-        const [entry] = waiting
-        if (entry === undefined || !may(entry)) continue
-        this.remove(entry)
-        rotate(tenant.addresses, address)
-        rotate(this.#tenants, name)
-        return entry
-      }
-    }
-    return null
+    let crowd: Crowd | undefined
+    const tenant = this.#turns.find(({ turns }) => {
+      crowd = turns.find(({ waiting }) => may(waiting.first as T))
+      return crowd !== undefined
+    })
+    if (tenant === undefined || crowd === undefined) return null
+    const entry = crowd.waiting.first as T
+    this.remove(entry)
+    // To the end of the turns, where they are still among them.
+    if (tenant.turns.remove(crowd.turn)) crowd.turn = tenant.turns.add(crowd)
+    if (this.#turns.remove(tenant.turn)) tenant.turn = this.#turns.add(tenant)
+    return entry
   }
 
   remove(entry: T): boolean {
+    const { place } = entry
     const tenant = this.#tenants.get(entry.tenant)
-    const waiting = tenant?.addresses.get(entry.address)
-    if (tenant === undefined || waiting === undefined || !waiting.delete(entry)) return false
+    const crowd = tenant?.crowds.get(entry.address)
+    if (place === null || tenant === undefined || crowd === undefined || !crowd.waiting.remove(place)) return false
+    entry.place = null
     this.size--
     tenant.size--
-    if (waiting.size === 0) tenant.addresses.delete(entry.address)
-    if (tenant.size === 0) this.#tenants.delete(entry.tenant)
+    if (crowd.waiting.size === 0) {
+      tenant.crowds.delete(crowd.address)
+      tenant.turns.remove(crowd.turn)
+    }
+    if (tenant.size === 0) {
+      this.#tenants.delete(tenant.name)
+      this.#turns.remove(tenant.turn)
+    }
     return true
   }
 
   /** The oldest of the address that has most, in the tenant that has most: who has to go when there is no room. */
   heaviest(): T | null {
-    let most: Tenant<T> | null = null
-    for (const tenant of this.#tenants.values()) if (most === null || tenant.size > most.size) most = tenant
-    let crowd: Set<T> | null = null
-    for (const waiting of most?.addresses.values() ?? []) {
-      if (crowd === null || waiting.size > crowd.size) crowd = waiting
-    }
-    const [oldest] = crowd ?? []
-    return oldest ?? null
+    const most = largest(this.#turns, ({ size }) => size)
+    const crowd = most === null ? null : largest(most.turns, ({ waiting }) => waiting.size)
+    return (crowd?.waiting.first as T | undefined) ?? null
+  }
+
+  #newTenant(name: string): Tenant {
+    const tenant = { name, size: 0, crowds: new Table<Crowd>(), turns: new Ring<Crowd>() } as Tenant
+    tenant.turn = this.#turns.add(tenant)
+    this.#tenants.set(name, tenant)
+    return tenant
   }
 }
 
-interface Tenant<T> {
-  size: number
-  readonly addresses: Map<string, Set<T>>
+function newCrowd(tenant: Tenant, address: string): Crowd {
+  const crowd = { address, waiting: new Ring<Sharer>() } as Crowd
+  crowd.turn = tenant.turns.add(crowd)
+  tenant.crowds.set(address, crowd)
+  return crowd
 }
 
-/** To the end of the turns, where it is still among them. */
-function rotate<V>(turns: Map<string, V>, key: string): void {
-  const value = turns.get(key)
-  if (value === undefined) return
-  turns.delete(key)
-  turns.set(key, value)
+/** The first of the largest ones. */
+function largest<V>(all: Iterable<V>, sizeOf: (one: V) => number): V | null {
+  let most: V | null = null
+  for (const one of all) if (most === null || sizeOf(one) > sizeOf(most)) most = one
+  return most
 }

@@ -1,3 +1,5 @@
+import { type Link, Ring } from '../collections/ring.ts'
+
 const TICK_MS = 1_000
 const SLOTS = 512
 
@@ -8,6 +10,8 @@ export interface KeepAliveEntry {
   /** True while we ourselves do not read from the device, which then cannot be blamed for its silence. */
   held: boolean
   readonly limitTicks: number
+  /** The wheel's own: where it is looked at next; null once it is looked at no more. */
+  place: { readonly slot: Ring<KeepAliveEntry>; readonly link: Link<KeepAliveEntry> } | null
   readonly expired: () => void
 }
 
@@ -22,26 +26,28 @@ export interface KeepAliveEntry {
  */
 export class KeepAliveWheel {
   now = 0
-  readonly #slots: Set<KeepAliveEntry>[] = Array.from({ length: SLOTS }, () => new Set())
-  readonly #where = new Map<KeepAliveEntry, number>()
+  size = 0
+  readonly #slots: readonly Ring<KeepAliveEntry>[] = Array.from({ length: SLOTS }, () => new Ring())
   #timer: NodeJS.Timeout | null = null
 
   /** @param keepAliveSeconds as in force for the session, above 0 */
   add(keepAliveSeconds: number, expired: () => void): KeepAliveEntry {
     // One tick more, because the tick in which the device was last seen may be nearly over.
     const limitTicks = Math.ceil((keepAliveSeconds * 1_500) / TICK_MS) + 1
-    const entry: KeepAliveEntry = { lastSeen: this.now, held: false, limitTicks, expired }
+    const entry: KeepAliveEntry = { lastSeen: this.now, held: false, limitTicks, place: null, expired }
+    this.size++
     this.#place(entry)
     this.#timer ??= setInterval(() => afterReads(() => this.tick()), TICK_MS).unref()
     return entry
   }
 
   remove(entry: KeepAliveEntry): void {
-    const slot = this.#where.get(entry)
-    if (slot === undefined) return
-    this.#where.delete(entry)
-    this.#slots[slot]!.delete(entry)
-    if (this.#where.size > 0 || this.#timer === null) return
+    const { place } = entry
+    if (place === null) return
+    entry.place = null
+    place.slot.remove(place.link)
+    this.size--
+    if (this.size > 0 || this.#timer === null) return
     clearInterval(this.#timer)
     this.#timer = null
   }
@@ -49,12 +55,13 @@ export class KeepAliveWheel {
   /** Called after the timer; by tests in its place. */
   tick(): void {
     this.now++
-    const slot = this.now % SLOTS
-    for (const entry of [...this.#slots[slot]!]) {
+    const slot = this.#slots[this.now % SLOTS]!
+    for (const entry of slot) {
       // Whoever expired a moment ago may have taken this one along; it must not come back.
-      if (!this.#slots[slot]!.delete(entry)) continue
+      if (entry.place === null) continue
       if (entry.held) entry.lastSeen = this.now
       if (entry.lastSeen + entry.limitTicks > this.now) {
+        slot.remove(entry.place.link)
         this.#place(entry)
       } else {
         this.remove(entry)
@@ -63,16 +70,11 @@ export class KeepAliveWheel {
     }
   }
 
-  get size(): number {
-    return this.#where.size
-  }
-
   #place(entry: KeepAliveEntry): void {
     // A limit longer than one turn of the wheel is looked at once a turn until it is due.
     const due = Math.min(entry.lastSeen + entry.limitTicks, this.now + SLOTS - 1)
-    const slot = due % SLOTS
-    this.#slots[slot]!.add(entry)
-    this.#where.set(entry, slot)
+    const slot = this.#slots[due % SLOTS]!
+    entry.place = { slot, link: slot.add(entry) }
   }
 }
 

@@ -1,3 +1,6 @@
+import { type Link, Ring } from '../collections/ring.ts'
+import { Table } from '../collections/table.ts'
+
 const TICK_MS = 1_000
 
 /** AWS IoT Core's "WebSocket connection duration", which cannot be changed (wire specification §6.6): 24 h. */
@@ -15,6 +18,8 @@ export interface Deadline {
   readonly what: Due
   /** Of the monotonic clock; when it is over, the deadline is due. */
   readonly second: number
+  /** Among those of its second. */
+  readonly link: Link<Deadline>
 }
 
 /**
@@ -23,7 +28,7 @@ export interface Deadline {
  */
 export class Lifetimes {
   readonly now: () => number
-  readonly #seconds = new Map<number, Set<Deadline>>()
+  readonly #seconds = new Table<Ring<Deadline>>()
   /** Last second that was looked at. */
   #done = 0
   #size = 0
@@ -37,19 +42,20 @@ export class Lifetimes {
   add(at: number, what: Due, mortal: Mortal): Deadline {
     if (this.#size === 0) this.#done = Math.floor(this.now() / TICK_MS)
     // What is due already is due with the next tick.
-    const deadline = { mortal, what, second: Math.max(Math.ceil(at / TICK_MS), this.#done + 1) }
-    const others = this.#seconds.get(deadline.second)
-    if (others === undefined) this.#seconds.set(deadline.second, new Set([deadline]))
-    else others.add(deadline)
+    const second = Math.max(Math.ceil(at / TICK_MS), this.#done + 1)
+    const others = this.#seconds.get(String(second)) ?? new Ring<Deadline>()
+    if (others.size === 0) this.#seconds.set(String(second), others)
+    const deadline = { mortal, what, second } as { -readonly [K in keyof Deadline]: Deadline[K] }
+    deadline.link = others.add(deadline)
     this.#size++
     this.#timer ??= setInterval(() => this.tick(), TICK_MS).unref()
     return deadline
   }
 
   remove(deadline: Deadline): void {
-    const others = this.#seconds.get(deadline.second)
-    if (others === undefined || !others.delete(deadline)) return
-    if (others.size === 0) this.#seconds.delete(deadline.second)
+    const others = this.#seconds.get(String(deadline.second))
+    if (others === undefined || !others.remove(deadline.link)) return
+    if (others.size === 0) this.#seconds.delete(String(deadline.second))
     this.#size--
     if (this.#size > 0 || this.#timer === null) return
     clearInterval(this.#timer)
@@ -59,9 +65,13 @@ export class Lifetimes {
   /** Called by the timer; by tests in its place. */
   tick(): void {
     const second = Math.floor(this.now() / TICK_MS)
-    while (this.#done < second) {
+    // Where nobody is left there is nothing to be made up for.
+    while (this.#size > 0 && this.#done < second) {
       this.#done++
-      for (const deadline of this.#seconds.get(this.#done) ?? []) {
+      const due = this.#seconds.get(String(this.#done))
+      for (const deadline of due ?? []) {
+        // Whoever was due a moment ago may have taken this one along.
+        if (due?.has(deadline.link) !== true) continue
         this.remove(deadline)
         deadline.mortal.due(deadline.what)
       }

@@ -1,4 +1,5 @@
 import type { Principal } from '../auth/authenticator.ts'
+import { Table } from '../collections/table.ts'
 import type { AdmissionCounters } from '../control/admission-metrics.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
 
@@ -27,7 +28,7 @@ const NO_SEAT: Seat = { leave() {} }
 /** How many sessions a domain and a principal have in this process; nothing is counted where nothing is limited. */
 export class Seats {
   readonly #options: SeatsOptions
-  readonly #taken = new Map<string, number>()
+  readonly #taken = new Table<number>()
 
   constructor(options: SeatsOptions) {
     this.#options = options

@@ -1,6 +1,7 @@
 import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
 import type { Identify } from '../auth/identify.ts'
 import type { Backend, Upstream } from '../backend/backend.ts'
+import { type Link, type Members, Ring } from '../collections/ring.ts'
 import type { AuthorizedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
@@ -80,7 +81,7 @@ export interface Arrival {
 }
 
 export interface MqttHandler extends ProtocolHandler {
-  readonly live: ReadonlySet<LiveSession>
+  readonly live: Members<LiveSession>
   /** As `serve`, over the arrival's stream. The first admission of the connection is the one that counts. */
   serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
   /** Registry or settings have changed: every live session is judged once more, a slice a turn, so that none waits for it. */
@@ -114,7 +115,7 @@ interface Opened {
 
 /** A session that is relayed. */
 interface Opening {
-  readonly session: Session
+  readonly link: Link<Session>
   readonly hold: Hold
   /** Never rejects. */
   readonly over: Promise<CloseReason>
@@ -122,7 +123,7 @@ interface Opening {
 
 /** Serves MQTT over an established TLS connection: authenticate → CONNECT → authorize → claim → open → relay → close. */
 export function mqttHandler(parts: SessionParts): MqttHandler {
-  const live = new Set<Session>()
+  const live = new Ring<Session>()
   const takeover = new Takeover(parts.store)
   /** Counts the changes of registry and settings, so that who was judged by an older one is judged again before it is live. */
   let changes = 0
@@ -142,8 +143,8 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
     )
   }
 
-  function left({ session, hold }: Opening): void {
-    live.delete(session)
+  function left({ link, hold }: Opening): void {
+    live.remove(link)
     hold.release()
   }
 
@@ -220,8 +221,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const shield = parts.shieldFor?.(backend) ?? null
       const guarded = shield === null ? upstream : guardedBy(shield, backend, upstream, admission, connect, trace)
       const over = session.run(guarded, admission.packet, rest)
-      live.add(session)
-      const opening = { session, hold, over }
+      const opening = { link: live.add(session), hold, over }
       hold = null
       return opening
     } catch (error) {
@@ -247,8 +247,9 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
 
   async function rejudgeAll(): Promise<void> {
     let count = 0
-    for (const session of [...live]) {
-      if (live.has(session)) session.rejudge()
+    for (const session of live) {
+      // Of one that has ended meanwhile nothing is asked any more.
+      session.rejudge()
       if (++count % SLICE === 0) await new Promise((resolve) => setImmediate(resolve))
     }
   }

@@ -1,4 +1,5 @@
 import type { Principal } from '../auth/authenticator.ts'
+import { Table } from '../collections/table.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
 import type { Claim, ClaimAnswer, Store } from '../store/store.ts'
 import type { Seat } from './seats.ts'
@@ -22,7 +23,7 @@ export interface ClaimRequest {
 /** One client id has one connection, whatever worker it came to: the store decides, and its losers are told here. */
 export class Takeover {
   readonly #store: Store
-  readonly #holds = new Map<string, Hold>()
+  readonly #holds = new Table<Hold>()
 
   constructor(store: Store) {
     this.#store = store

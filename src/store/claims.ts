@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import { Fifo } from '../fifo.ts'
+import { Fifo } from '../collections/fifo.ts'
+import { Table } from '../collections/table.ts'
 import type { Claim, ClaimAnswer } from './store.ts'
 
 /** A live session is taken over at most once in this time, whatever the limits say. */
@@ -39,7 +40,7 @@ interface Rest {
 export class Claims {
   readonly #now: () => number
   readonly #lost: (session: string, member: number) => void
-  readonly #entries = new Map<string, Entry>()
+  readonly #entries = new Table<Entry>()
   /** Keys whose session ended, the oldest first; some have one again. */
   readonly #rests = new Fifo<Rest>()
   #held = 0

@@ -1,3 +1,4 @@
+import { Table } from '../collections/table.ts'
 import { Claims } from './claims.ts'
 import type { Claim, ClaimAnswer, Store } from './store.ts'
 
@@ -23,7 +24,7 @@ export interface LinkedStore extends Store {
 /** The store as a worker sees it. */
 export function linkedStore(send: (message: unknown) => void, deadlineMs = CLAIM_DEADLINE_MS): LinkedStore {
   const listeners = new Set<(session: string) => void>()
-  const pending = new Map<number, (answer: ClaimAnswer) => void>()
+  const pending = new Table<(answer: ClaimAnswer) => void>()
   let requests = 0
   const tell = (message: ToPrimary): void => send(message)
 
@@ -31,16 +32,17 @@ export function linkedStore(send: (message: unknown) => void, deadlineMs = CLAIM
     claim(claim) {
       if (pending.size >= MAX_PENDING) return Promise.reject(new Error(`${MAX_PENDING} claims without an answer`))
       const request = ++requests
+      const key = String(request)
       return new Promise((resolve, reject) => {
         const timer = setTimeout(() => {
-          pending.delete(request)
+          pending.delete(key)
           // Should it be granted after all, it is given back: messages keep their order.
           if (!claim.tentative) tell({ store: 'release', key: claim.key, session: claim.session })
           reject(new Error(`no answer to a claim in ${deadlineMs} ms`))
         }, deadlineMs)
-        pending.set(request, (answer) => {
+        pending.set(key, (answer) => {
           clearTimeout(timer)
-          pending.delete(request)
+          pending.delete(key)
           resolve(answer)
         })
         tell({ store: 'claim', request, claim })
@@ -53,7 +55,7 @@ export function linkedStore(send: (message: unknown) => void, deadlineMs = CLAIM
     },
     heard(message) {
       const told = message as ToWorker | null
-      if (told?.store === 'answer') pending.get(told.request)?.(told.answer)
+      if (told?.store === 'answer') pending.get(String(told.request))?.(told.answer)
       else if (told?.store === 'lost') for (const listener of listeners) listener(told.session)
       else return false
       return true

@@ -6,7 +6,7 @@ interface Named extends Sharer {
 }
 
 const all = () => true
-const named = (tenant: string, address: string, name: string): Named => ({ tenant, address, name })
+const named = (tenant: string, address: string, name: string): Named => ({ tenant, address, name, place: null })
 
 function drained(shares: Shares<Named>, may: (entry: Named) => boolean = all): string[] {
   const names: string[] = []

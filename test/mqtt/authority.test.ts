@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import test from 'ava'
 import type { Authenticated, AuthOutcome } from '../../src/auth/authenticator.ts'
+import type { Ring } from '../../src/collections/ring.ts'
 import type { SecuredConnection } from '../../src/connection.ts'
 import { type FailureCode, ProxyError } from '../../src/errors.ts'
 import { rulesOf } from '../../src/mqtt/limits.ts'
@@ -158,8 +159,10 @@ test('sessions are judged in slices: others get their turn, and each is judged o
   await s.connected()
   const one = s.session()
   // As many sessions as it takes; the same one will do.
-  const live = s.handler.live as Set<typeof one>
-  for (let n = 0; n < 299; n++) live.add({ ...one, rejudge: () => void judged++ } as unknown as typeof one)
+  const live = s.handler.live as Ring<typeof one>
+  const links = Array.from({ length: 299 }, () =>
+    live.add({ ...one, rejudge: () => void judged++ } as unknown as typeof one),
+  )
   const turns: number[] = []
   const others = (async () => {
     while (judged < 300) {
@@ -171,7 +174,7 @@ test('sessions are judged in slices: others get their turn, and each is judged o
   await others
   t.is(judged, 300)
   t.true(turns.length >= 4, `${turns}`)
-  for (const extra of [...live]) if (extra !== one) live.delete(extra)
+  for (const extra of links) live.remove(extra)
 })
 
 test('changes that come while sessions are judged are judged as well, and many of them at once', async (t) => {

@@ -1,6 +1,6 @@
 import test from 'ava'
-import { Fifo } from '../src/fifo.ts'
-import { randomFrom } from './support/random.ts'
+import { Fifo } from '../../src/collections/fifo.ts'
+import { randomFrom } from '../support/random.ts'
 
 test('first in, first out, whatever comes in between', (t) => {
   const random = randomFrom(7)
