@@ -1,45 +1,47 @@
-/** So that no key is taken for an index of an array. */
-const MARK = '.'
-
-/**
- * What is known under a name, in the order in which the names came. For names that come and go with connections: D1. Any
- * string is a name, `__proto__` too.
- */
+/** What is known under a name, in the order in which the names came. For names that come and go with connections: D1. */
 export class Table<V> implements Iterable<readonly [key: string, value: V]> {
-  size = 0
-  readonly #values: Record<string, V> = Object.create(null)
+  /** Where it is. Of what has left, the Map may keep the name. */
+  readonly #places = new Map<string, number>()
+  readonly #values: (V | undefined)[] = []
+  readonly #free: number[] = []
+
+  get size(): number {
+    return this.#places.size
+  }
 
   get(key: string): V | undefined {
-    return this.#values[MARK + key]
+    const at = this.#places.get(key)
+    return at === undefined ? undefined : this.#values[at]
   }
 
   has(key: string): boolean {
-    return MARK + key in this.#values
+    return this.#places.has(key)
   }
 
   set(key: string, value: V): void {
-    const name = MARK + key
-    if (!(name in this.#values)) this.size++
-    this.#values[name] = value
+    let at = this.#places.get(key)
+    if (at === undefined) {
+      at = this.#free.pop() ?? this.#values.length
+      this.#places.set(key, at)
+    }
+    this.#values[at] = value
   }
 
   /** True when it was known. */
   delete(key: string): boolean {
-    const name = MARK + key
-    if (!(name in this.#values)) return false
-    delete this.#values[name]
-    this.size--
-    return true
+    const at = this.#places.get(key)
+    if (at === undefined) return false
+    this.#values[at] = undefined
+    this.#free.push(at)
+    return this.#places.delete(key)
   }
 
   values(): V[] {
-    return Object.values(this.#values)
+    return Array.from(this.#places.values(), (at) => this.#values[at] as V)
   }
 
   /** Those that are known now, whatever comes and goes meanwhile. */
   [Symbol.iterator](): ArrayIterator<readonly [key: string, value: V]> {
-    return Object.entries(this.#values)
-      .map(([name, value]) => [name.slice(MARK.length), value] as const)
-      .values()
+    return Array.from(this.#places, ([key, at]) => [key, this.#values[at] as V] as const).values()
   }
 }
