@@ -100,7 +100,8 @@ export interface Trace {
   mode: string | null
   protocol: Protocol | null
   serverName: string | null
-  ja4: string | null
+  /** Whose JA4 the log tells. */
+  hello: Pick<ClientHello, 'ja4'> | null
   tlsVersion: string | null
   principal: string | null
   clientId: string | null

@@ -128,8 +128,12 @@ export type FailureCode = keyof typeof FAILURES
 
 /** The `reason` label and log field of a code: `ERR_SNI_MISSING` → `sni_missing`. */
 export function reasonOf(code: FailureCode): string {
-  return code.slice(4).toLowerCase()
+  return REASONS[code]
 }
+
+const REASONS = Object.fromEntries(
+  Object.keys(FAILURES).map((code) => [code, code.slice(4).toLowerCase()]),
+) as Readonly<Record<FailureCode, string>>
 
 /** The only error that crosses a module boundary on purpose; anything else is a bug. */
 export class ProxyError extends Error {

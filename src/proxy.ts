@@ -10,8 +10,10 @@ import type {
 import type { Metrics } from './control/metrics.ts'
 import { asProxyError, ProxyError, reasonOf } from './errors.ts'
 import type { Governor, Visit } from './listener/governor.ts'
-import { type Greeting, greet, type ListenerOptions } from './listener/listener.ts'
+import { type Greeting, greet } from './listener/greet.ts'
+import type { ListenerOptions } from './listener/listener.ts'
 import type { Penalties } from './listener/penalties.ts'
+import type { Portions } from './listener/portions.ts'
 import { type Admission, admit, wantsCertificate } from './tls/admission.ts'
 import { sendAlert } from './tls/alert.ts'
 import type { Domain, Domains } from './tls/domains.ts'
@@ -31,6 +33,8 @@ export interface Parts {
   readonly refusedResumptions: Pick<RefusedResumptions, 'has'>
   readonly governor: Governor
   readonly penalties: Pick<Penalties, 'check' | 'refused'>
+  /** Whose ClientHello is read next, and whose CONNECT or request once TLS is up. */
+  readonly turns: { readonly hello: Portions; readonly secured: Portions }
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
   /** The generation in force, held until it is left. */
@@ -41,8 +45,8 @@ export interface Parts {
 
 /** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
 export function createServe(parts: Parts) {
-  return function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
-    const accepted = accept(socket, listener)
+  function begin(socket: AcceptedSocket, listener: ListenerOptions, acceptedAt: number): Promise<CloseReason> {
+    const accepted = accept(socket, listener, acceptedAt)
     const life: Life = { connection: accepted, trace: newTrace(), visit: null, leave: () => {} }
     // No `await`: its frame would keep what is only needed to begin with for as long as the session lives.
     return pass(parts, life, accepted, listener)
@@ -53,6 +57,15 @@ export function createServe(parts: Parts) {
         life.leave()
         return reason
       })
+  }
+
+  return function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
+    const acceptedAt = performance.now()
+    const turn = parts.turns.hello.next()
+    if (turn === null) return begin(socket, listener, acceptedAt)
+    // An error that nobody listens to would end the process.
+    socket.on('error', () => {})
+    return turn.then(() => begin(socket, listener, acceptedAt))
   }
 }
 
@@ -82,7 +95,8 @@ async function pass(
   listener: ListenerOptions,
 ): Promise<CloseReason> {
   const { trace } = life
-  const greeting = await greet(accepted.socket, listener)
+  const { socket, remoteAddress } = accepted
+  const greeting = await greet(socket, remoteAddress === NO_ADDRESS ? null : remoteAddress, listener)
   if (greeting.kind === 'probe') return 'probe'
   const origin = behind(accepted, greeting)
   const visit = parts.governor.arrive(origin.remoteAddress)
@@ -95,22 +109,27 @@ async function pass(
   const secured = await secure(parts, generation, connection, visit, admitted, trace)
   // The accepted socket has done its work, and with it goes what it holds.
   life.connection = secured
+  const turn = parts.turns.secured.next()
+  if (turn !== null) await turn
   const handler = generation.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
   return handler.serve(secured, trace, parts.closing)
 }
 
+/** Of a connection that was reset before it was accepted. */
+const NO_ADDRESS = 'unknown'
+
 let count = 0
 const PROCESS = (process.pid % 0x10000).toString(36)
 
-function accept(socket: AcceptedSocket, listener: ListenerOptions): AcceptedConnection {
+function accept(socket: AcceptedSocket, listener: ListenerOptions, acceptedAt: number): AcceptedConnection {
   return {
     id: `${PROCESS}-${(count++).toString(36)}`,
     socket,
     port: listener.as,
     // On a socket for both families IPv4 comes as ::ffff:192.0.2.1; people and access lists write it without.
-    remoteAddress: (socket.remoteAddress ?? 'unknown').replace(/^::ffff:(?=\d+\.)/, ''),
+    remoteAddress: (socket.remoteAddress ?? NO_ADDRESS).replace(/^::ffff:(?=\d+\.)/, ''),
     remotePort: socket.remotePort ?? 0,
-    acceptedAt: performance.now(),
+    acceptedAt,
   }
 }
 
@@ -136,7 +155,7 @@ function admission(
 ): Admitted {
   const { hello } = greeting
   trace.helloMs = performance.now() - connection.acceptedAt
-  trace.ja4 = hello.ja4
+  trace.hello = hello
   const { serverName } = hello
   if (serverName.kind === 'absent') throw new ProxyError('ERR_SNI_MISSING', 'the ClientHello names no server')
   if (serverName.kind === 'invalid') throw new ProxyError('ERR_SNI_INVALID', serverName.detail)
@@ -149,6 +168,8 @@ function admission(
     throw new ProxyError(answer.code, `port ${connection.port}, ${hello.alpnProtocols.length} ALPN names offered`)
   }
   parts.metrics.hello('ok')
+  // Made now, so that a session does not keep what it is made of.
+  void hello.ja4
   trace.mode = answer.admissions.map((row) => row.mode).join(' ')
   trace.protocol = answer.admissions[0]!.protocol
   return { hello, domain, rows: answer.admissions, alpn: answer.alpn }
@@ -236,7 +257,7 @@ function newTrace(): Trace {
     mode: null,
     protocol: null,
     serverName: null,
-    ja4: null,
+    hello: null,
     tlsVersion: null,
     principal: null,
     clientId: null,

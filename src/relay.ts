@@ -21,8 +21,8 @@ export interface ByteStream {
   on(event: 'drain' | 'end' | 'close', listener: () => void): unknown
   off(event: 'data', listener: (chunk: Buffer) => void): unknown
   off(event: 'drain' | 'end' | 'close', listener: () => void): unknown
-  /** As `on` for every event at once, without a function for each: of streams that can. */
-  attach?(listener: StreamListener): void
+  /** As `on` for every event at once, without a function for each: of streams that can. Null: nobody, as at the beginning. */
+  attach?(listener: StreamListener | null): void
 }
 
 /** Whoever takes all that a stream tells. */
@@ -33,15 +33,44 @@ export interface StreamListener {
   onClose(): void
 }
 
-function listen(stream: ByteStream, listener: StreamListener): void {
+/** What listens in place of a listener where the stream takes functions only. */
+export interface Ears {
+  readonly data: (chunk: Buffer) => void
+  readonly drain: () => void
+  readonly end: () => void
+  readonly close: () => void
+}
+
+/** All that the stream tells goes to the listener. @returns what `unlisten` wants */
+export function listen(stream: ByteStream, listener: StreamListener): Ears | null {
   if (stream.attach !== undefined) {
     stream.attach(listener)
+    return null
+  }
+  const ears: Ears = {
+    data: (chunk) => listener.onData(chunk),
+    drain: () => listener.onDrain(),
+    end: () => listener.onEnd(),
+    close: () => listener.onClose(),
+  }
+  stream.on('data', ears.data)
+  stream.on('drain', ears.drain)
+  stream.on('end', ears.end)
+  stream.on('close', ears.close)
+  return ears
+}
+
+/** Nobody listens any more. What still comes is kept, and not much of it, for whoever listens next. */
+export function unlisten(stream: ByteStream, ears: Ears | null): void {
+  if (ears === null) {
+    stream.attach?.(null)
     return
   }
-  stream.on('data', (chunk) => listener.onData(chunk))
-  stream.on('drain', () => listener.onDrain())
-  stream.on('end', () => listener.onEnd())
-  stream.on('close', () => listener.onClose())
+  stream.pause()
+  stream.off('data', ears.data)
+  stream.off('drain', ears.drain)
+  stream.off('end', ears.end)
+  stream.off('close', ears.close)
 }
 
 /** One direction's way on, in the hands of its inspector. */

@@ -13,8 +13,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'plugins.ts': ['auth', 'backend', 'events.ts'],
   auth: ['policy', 'registry'],
   backend: ['wss', 'lifted'],
-  listener: ['lifted'],
-  tls: ['lifted'],
+  listener: ['lifted', 'relay.ts'],
+  tls: ['lifted', 'relay.ts'],
   registry: ['policy', 'file-rights.ts'],
   mqtt: ['events.ts', 'policy', 'relay.ts'],
   // The table of limits, from which their settings and their reference page are made.

@@ -239,7 +239,7 @@ export function sessionLine(
     mode: trace.mode,
     protocol: trace.protocol,
     serverName: trace.serverName,
-    ja4: trace.ja4,
+    ja4: trace.hello?.ja4 ?? null,
     tlsVersion: trace.tlsVersion,
     principal: trace.principal,
     clientId: cut(trace.clientId, MAX_CLIENT_ID_LENGTH),

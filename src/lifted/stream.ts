@@ -31,9 +31,10 @@ export abstract class Lifted extends Emitter implements ByteStream {
     return this
   }
 
-  attach(listener: StreamListener): void {
+  attach(listener: StreamListener | null): void {
     this.#listener = listener
-    if (this.#flowing === null) this.resume()
+    if (listener === null) this.#flowing = null
+    else if (this.#flowing === null) this.resume()
   }
 
   write(chunk: Uint8Array): boolean {
@@ -97,22 +98,17 @@ export abstract class Lifted extends Emitter implements ByteStream {
     return this
   }
 
-  /** Reading stops until somebody wants to read. */
-  protected rest(): void {
-    if (this.#flowing === null) this.handle?.pause()
-  }
-
   /** All that was written is out, and our side is closed. */
   get writableFinished(): boolean {
     return this.#shut
   }
 
-  /** Bytes that were looked at, to be read once more. Only while it is paused. */
+  /** Bytes that were looked at, to be read once more. Only while nobody reads. */
   unshift(chunk: Buffer): void {
     this.#received = this.#received === null ? [chunk] : [chunk, ...this.#received]
   }
 
-  /** What has come and is not read; null when there is nothing. Only while it is paused. */
+  /** What has come and is not read; null when there is nothing. Only while nobody reads. */
   read(): Buffer | null {
     const received = this.#received
     this.#received = null
@@ -122,10 +118,12 @@ export abstract class Lifted extends Emitter implements ByteStream {
 
   onData(chunk: Buffer): void {
     if (this.#flowing === true && this.#received === null) this.#tell('data', chunk)
-    else if (this.#received === null) {
-      this.#received = [chunk]
-      this.rest()
-    } else this.#received.push(chunk)
+    else {
+      if (this.#received === null) this.#received = [chunk]
+      else this.#received.push(chunk)
+      // Not before something comes that nobody wants: mostly nothing does, and to pause and go on are two system calls.
+      if (this.#flowing === null) this.handle?.pause()
+    }
   }
 
   onDrain(): void {

@@ -104,7 +104,6 @@ export class LiftedTls extends Lifted {
       return
     }
     this.#verdict = verdictOf(error) ?? (this.handle?.authorized === true ? null : UNJUDGED)
-    this.rest()
     this.emit('secure')
   }
 }

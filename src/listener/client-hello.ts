@@ -1,4 +1,4 @@
-import { isGrease, ja4Of } from './ja4.ts'
+import { isGrease, type Ja4Input, ja4Of } from './ja4.ts'
 
 /** What the device says before any key exchange. RFC 8446 §4.1.2. */
 export interface ClientHello {
@@ -205,39 +205,53 @@ export class HelloReader {
  */
 class Cursor {
   short = false
-  readonly #bytes: Uint8Array
-  #at: number
-  #end: number
+  readonly bytes: Uint8Array
+  at: number
+  end: number
 
   constructor(bytes: Uint8Array, at: number, end: number) {
-    this.#bytes = bytes
-    this.#at = at
-    this.#end = end
+    this.bytes = bytes
+    this.at = at
+    this.end = end
   }
 
   get left(): number {
-    return this.#end - this.#at
+    return this.end - this.at
   }
 
   u8(): number {
-    if (this.left >= 1) return this.#bytes[this.#at++]!
+    if (this.at < this.end) return this.bytes[this.at++]!
     this.short = true
     return 0
   }
 
   u16(): number {
-    return (this.u8() << 8) | this.u8()
+    if (this.end - this.at < 2) {
+      this.at = this.end
+      this.short = true
+      return 0
+    }
+    const value = (this.bytes[this.at]! << 8) | this.bytes[this.at + 1]!
+    this.at += 2
+    return value
+  }
+
+  /** Steps over so many bytes; where they began. */
+  skip(length: number): number {
+    const from = this.at
+    if (length > this.end - from) {
+      this.short = true
+      this.at = this.end
+      return this.end
+    }
+    this.at = from + length
+    return from
   }
 
   /** The next `length` bytes as a view of their own, stepped over here. */
   take(length: number): Cursor {
-    if (length > this.left) {
-      this.short = true
-      this.#at = this.#end
-      return new Cursor(this.#bytes, this.#end, this.#end)
-    }
-    this.#at += length
-    return new Cursor(this.#bytes, this.#at - length, this.#at)
+    const from = this.skip(length)
+    return new Cursor(this.bytes, from, this.at)
   }
 
   /** A view that begins with its own length, which has to be the rest of this one and not nothing. */
@@ -248,98 +262,150 @@ class Cursor {
 
   /** Everything left, as 16-bit numbers; null when a byte is left over. */
   u16s(): number[] | null {
-    if (this.left % 2 !== 0) return null
+    const { bytes, end } = this
+    if ((end - this.at) % 2 !== 0) return null
     const values: number[] = []
-    while (this.left > 0) values.push(this.u16())
+    for (let at = this.at; at < end; at += 2) values.push((bytes[at]! << 8) | bytes[at + 1]!)
+    this.at = end
     return values
   }
 
   /** Everything left, one character per byte. */
   latin1(): string {
+    const { bytes, end } = this
     let text = ''
-    while (this.left > 0) text += String.fromCharCode(this.u8())
+    for (let at = this.at; at < end; at++) text += String.fromCharCode(bytes[at]!)
+    this.at = end
     return text
   }
 }
 
+/** What was parsed. JA4 is made when it is asked for: a stranger is refused without. */
+class Parsed implements ClientHello {
+  readonly serverName: ServerName
+  readonly alpnProtocols: readonly string[]
+  readonly supportedVersions: readonly number[]
+  readonly legacyVersion: number
+  readonly hasEarlyData: boolean
+  readonly offersSession: boolean
+  #ja4: string | Ja4Input
+
+  constructor(serverName: ServerName, alpn: readonly string[], fingerprinted: Ja4Input, hasTicket: boolean) {
+    const { supportedVersions, legacyVersion, extensions } = fingerprinted
+    this.serverName = serverName
+    this.alpnProtocols = alpn
+    this.supportedVersions = supportedVersions?.filter((version) => !isGrease(version)) ?? [legacyVersion]
+    this.legacyVersion = legacyVersion
+    this.hasEarlyData = extensions.includes(EARLY_DATA)
+    this.offersSession = hasTicket || extensions.includes(PRE_SHARED_KEY)
+    this.#ja4 = fingerprinted
+  }
+
+  get ja4(): string {
+    if (typeof this.#ja4 !== 'string') this.#ja4 = ja4Of(this.#ja4)
+    return this.#ja4
+  }
+}
+
+/** A bit for each extension type, all off between two hellos. */
+const seen = new Uint32Array(65_536 / 32)
+
+/** Whether it was there before; from now on it is. */
+function seenBefore(type: number): boolean {
+  const word = type >>> 5
+  const bit = 1 << (type & 31)
+  if ((seen[word]! & bit) !== 0) return true
+  seen[word]! |= bit
+  return false
+}
+
 type Malformed = Extract<HelloParse, { kind: 'malformed' }>
+
+const ABSENT: ServerName = { kind: 'absent' }
+const NONE: readonly never[] = []
 
 function malformed(detail: string): Malformed {
   return { kind: 'malformed', detail }
 }
 
 function parseBody(body: Uint8Array): ClientHello | Malformed {
+  const extensions: number[] = []
+  try {
+    return parsed(body, extensions)
+  } finally {
+    for (const type of extensions) seen[type >>> 5] = 0
+  }
+}
+
+/** @param types the extensions, in the client's order, for the caller to forget */
+function parsed(body: Uint8Array, types: number[]): ClientHello | Malformed {
   const fields = new Cursor(body, 0, body.length)
   const legacyVersion = fields.u16()
-  fields.take(32) // random
-  const sessionId = fields.take(fields.u8())
+  fields.skip(32) // random
+  const sessionIdBytes = fields.u8()
+  fields.skip(sessionIdBytes)
   const cipherSuites = fields.take(fields.u16()).u16s()
-  const compressionMethods = fields.take(fields.u8())
+  const compressionBytes = fields.u8()
+  fields.skip(compressionBytes)
   if (fields.short) return malformed('the ClientHello ends too early')
-  if (sessionId.left > 32) return malformed('a session id of more than 32 bytes')
+  if (sessionIdBytes > 32) return malformed('a session id of more than 32 bytes')
   if (cipherSuites === null || cipherSuites.length === 0) return malformed('cipher suites of odd or no length')
-  if (compressionMethods.left === 0) return malformed('no compression method')
+  if (compressionBytes === 0) return malformed('no compression method')
 
-  const types = new Set<number>()
-  let serverName: ServerName = { kind: 'absent' }
-  let alpnProtocols: readonly string[] = []
+  let serverName: ServerName = ABSENT
+  let alpnProtocols: readonly string[] = NONE
   let supportedVersions: readonly number[] | null = null
-  let signatureAlgorithms: readonly number[] = []
+  let signatureAlgorithms: readonly number[] = NONE
   let hasTicket = false
 
   // Before TLS 1.2 a hello could end here, without so much as the length of its extensions.
   if (fields.left > 0) {
-    const extensions = fields.take(fields.u16())
-    if (fields.short || fields.left > 0) return malformed('the extensions do not fill the ClientHello')
-    while (extensions.left > 0) {
-      const type = extensions.u16()
-      const data = extensions.take(extensions.u16())
-      if (extensions.short) return malformed('an extension ends too early')
-      if (types.has(type)) {
+    const length = fields.u16()
+    if (fields.short || fields.left !== length) return malformed('the extensions do not fill the ClientHello')
+    while (fields.left > 0) {
+      const type = fields.u16()
+      const dataBytes = fields.u16()
+      const from = fields.skip(dataBytes)
+      if (fields.short) return malformed('an extension ends too early')
+      if (seenBefore(type)) {
         // RFC 8446 §4.2 forbids any repetition. Two names deserve the answer that speaks of names.
         if (type !== SERVER_NAME) return malformed(`extension ${type} twice`)
         serverName = { kind: 'invalid', detail: 'two server_name extensions' }
         continue
       }
-      types.add(type)
+      types.push(type)
       if (type === SERVER_NAME) {
-        const found = serverNameIn(data)
+        const found = serverNameIn(new Cursor(body, from, fields.at))
         if (found === null) return malformed('server_name does not add up')
         serverName = found
       } else if (type === ALPN) {
-        const found = protocolsIn(data)
+        const found = protocolsIn(new Cursor(body, from, fields.at))
         if (found === null) return malformed('ALPN does not add up')
         alpnProtocols = found
       } else if (type === SUPPORTED_VERSIONS) {
-        const found = data.only(1)?.u16s() ?? null
+        const found = new Cursor(body, from, fields.at).only(1)?.u16s() ?? null
         if (found === null) return malformed('supported_versions does not add up')
         supportedVersions = found
       } else if (type === SIGNATURE_ALGORITHMS) {
-        const found = data.only(2)?.u16s() ?? null
+        const found = new Cursor(body, from, fields.at).only(2)?.u16s() ?? null
         if (found === null) return malformed('signature_algorithms does not add up')
         signatureAlgorithms = found
       } else if (type === SESSION_TICKET) {
-        hasTicket = data.left > 0
+        hasTicket = dataBytes > 0
       }
     }
   }
 
-  return {
-    serverName,
-    alpnProtocols,
-    supportedVersions: supportedVersions?.filter((version) => !isGrease(version)) ?? [legacyVersion],
+  const firstAlpn = alpnProtocols[0] ?? null
+  const fingerprinted = {
     legacyVersion,
-    hasEarlyData: types.has(EARLY_DATA),
-    offersSession: hasTicket || types.has(PRE_SHARED_KEY),
-    ja4: ja4Of({
-      legacyVersion,
-      supportedVersions,
-      cipherSuites,
-      extensions: [...types],
-      signatureAlgorithms,
-      firstAlpn: alpnProtocols[0] ?? null,
-    }),
+    supportedVersions,
+    cipherSuites,
+    extensions: types,
+    signatureAlgorithms,
+    firstAlpn,
   }
+  return new Parsed(serverName, alpnProtocols, fingerprinted, hasTicket)
 }
 
 /** RFC 6066 §3 has a list of typed names, but only one type and one name per type were ever allowed. */

@@ -1,10 +1,7 @@
 import { createServer, type Server } from 'node:net'
 import type { AcceptedSocket } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
-import { ProxyError } from '../errors.ts'
 import { liftServer } from '../lifted/tcp.ts'
-import { type ClientHello, HelloReader } from './client-hello.ts'
-import { looksLikeProxyHeader, parseProxyHeader } from './proxy-protocol.ts'
 
 export interface ListenerOptions {
   readonly host: string
@@ -184,111 +181,4 @@ class Gate {
     server.close()
     return Promise.resolve()
   }
-}
-
-export type Greeting =
-  | {
-      readonly kind: 'hello'
-      readonly hello: ClientHello
-      /** What a trusted PROXY header said; null where none was sent, or it named nobody. */
-      readonly source: { readonly address: string; readonly port: number } | null
-    }
-  /** Connected and left without a word, as health checks of load balancers do. */
-  | { readonly kind: 'probe' }
-
-/**
- * Reads what comes before TLS: the PROXY header where one is due, and the ClientHello, looked at and given back, so
- * that the handshake sees it as if nobody had looked.
- *
- * @throws {ProxyError} ERR_PROXY_HEADER, ERR_NOT_TLS, ERR_HELLO_*
- */
-export function greet(socket: AcceptedSocket, options: ListenerOptions): Promise<Greeting> {
-  return new Promise((resolve, reject) => {
-    // A health check may have reset the connection before it was accepted: its bytes are here, its address is not.
-    // Who has no address can be told nothing and claims nothing, so it is not judged as a source either.
-    const { remoteAddress } = socket
-    const nobody = remoteAddress === undefined
-    const trusted = !nobody && (options.proxyProtocol?.trusts(remoteAddress) ?? false)
-    let source: { address: string; port: number } | null = null
-    /** Bytes of a PROXY header that is not whole yet; null once it is done with. */
-    let header: Buffer | null = trusted ? Buffer.alloc(0) : null
-    let first = true
-    let seen = 0
-    const reader = new HelloReader()
-
-    const done = () => {
-      clearTimeout(timer)
-      socket.off('data', onData)
-      socket.off('end', onEnd)
-      socket.off('close', onEnd)
-    }
-    // What still comes is nobody's, so it may flow: to stop it would cost a refusal two system calls.
-    const fail = (error: ProxyError) => {
-      done()
-      reject(error)
-    }
-    const onData = (chunk: Buffer) => {
-      if (nobody) return
-      seen += chunk.length
-      let rest = chunk
-      if (header !== null) {
-        header = header.length === 0 ? chunk : Buffer.concat([header, chunk])
-        const parse = parseProxyHeader(header, options.proxyProtocol!.versions)
-        if (parse.kind === 'incomplete') return
-        if (parse.kind === 'invalid') return fail(new ProxyError('ERR_PROXY_HEADER', parse.detail))
-        source = parse.source
-        rest = header.subarray(parse.bytes)
-        header = null
-        seen = rest.length
-        if (rest.length === 0) return
-      }
-      if (first && looksLikeProxyHeader(rest)) {
-        return fail(
-          new ProxyError(
-            'ERR_PROXY_HEADER',
-            `a PROXY header from ${socket.remoteAddress}, which is not a trusted source here`,
-          ),
-        )
-      }
-      first = false
-      const parse = reader.push(rest)
-      switch (parse.kind) {
-        case 'incomplete':
-          return
-        case 'hello':
-          done()
-          socket.pause()
-          // TLSSocket reads what is buffered on the socket it wraps.
-          socket.unshift(reader.taken())
-          return resolve({ kind: 'hello', hello: parse.hello, source })
-        case 'not-tls':
-          // Enough to tell HTTP, MQTT and SSH apart; what follows may be a password.
-          return fail(new ProxyError('ERR_NOT_TLS', `first bytes ${rest.subarray(0, 3).toString('hex')}`))
-        case 'oversized':
-          return fail(new ProxyError('ERR_HELLO_OVERSIZED', 'ClientHello over 64 KiB'))
-        case 'malformed':
-          return fail(new ProxyError('ERR_HELLO_MALFORMED', parse.detail))
-      }
-    }
-    const onEnd = () => {
-      // Behind a load balancer a probe may send its header and leave; in front of none, not a single byte.
-      if (seen === 0) {
-        done()
-        return resolve({ kind: 'probe' })
-      }
-      fail(
-        header === null
-          ? new ProxyError('ERR_HELLO_INCOMPLETE', `closed after ${seen} bytes`)
-          : new ProxyError('ERR_PROXY_HEADER', `closed after ${seen} bytes of the header`),
-      )
-    }
-    const timer = setTimeout(
-      () => fail(new ProxyError('ERR_HELLO_TIMEOUT', `${seen} bytes in ${options.helloTimeoutMs} ms`)),
-      options.helloTimeoutMs,
-    )
-    socket.on('error', () => {})
-    socket.on('data', onData)
-    socket.on('end', onEnd)
-    socket.on('close', onEnd)
-  })
 }

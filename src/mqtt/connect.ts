@@ -1,6 +1,6 @@
 import mqttPacket, { type IConnectPacket } from 'mqtt-packet'
 import type { FailureCode } from '../errors.ts'
-import type { ByteStream } from '../relay.ts'
+import { type ByteStream, type Ears, listen, type StreamListener, unlisten } from '../relay.ts'
 import { CONNECT_PROPERTIES, checkProperties, Walk, WILL_PROPERTIES } from './properties.ts'
 import type { MqttVersion } from './reason.ts'
 import { QUESTIONABLE } from './topic-rules.ts'
@@ -64,57 +64,101 @@ export function readConnect(
   deadlineMs: number,
   signal?: AbortSignal,
 ): Promise<ConnectRead> {
-  return new Promise((resolve) => {
-    const chunks: Buffer[] = []
-    let length = 0
-
-    // A paused stream still tells of its end, and of a reset: nobody may have listened then.
-    if (stream.destroyed === true || stream.readableEnded === true) return resolve({ kind: 'gone' })
-
-    const done = (result: ConnectRead) => {
-      clearTimeout(timer)
-      stream.pause()
-      stream.off('data', onData)
-      stream.off('end', onGone)
-      stream.off('close', onGone)
-      signal?.removeEventListener('abort', onAbort)
-      resolve(result)
-    }
-    const onData = (chunk: Buffer) => {
-      if (chunk.length === 0) return
-      chunks.push(chunk)
-      length += chunk.length
-      const head = chunks.length === 1 ? chunk : Buffer.concat(chunks.slice(0, 5), Math.min(length, 16))
-      const size = connectSize(head, maxBytes)
-      if (size === null) return
-      if (typeof size === 'object') return done(size)
-      if (length < size) return
-      const bytes = chunks.length === 1 ? chunk : Buffer.concat(chunks, length)
-      const connect = parseConnect(bytes.subarray(0, size))
-      if ('kind' in connect) return done(connect)
-      done({ kind: 'connect', connect, rest: length > size ? bytes.subarray(size) : null })
-    }
-    const onGone = () =>
-      done(
-        length === 0
-          ? { kind: 'gone' }
-          : refused('ERR_CONNECT_MALFORMED', 4, `closed after ${length} bytes of CONNECT`),
-      )
-    const timer = setTimeout(
-      () => done(refused('ERR_CONNECT_TIMEOUT', 4, `${length} bytes of CONNECT in ${deadlineMs} ms`)),
-      deadlineMs,
-    )
-    // Nobody has spoken MQTT yet, so there is no version to answer in.
-    const onAbort = () =>
-      done({ kind: 'refused', code: 'ERR_DRAINING', version: null, detail: 'stopped before CONNECT' })
-    if (signal?.aborted) return onAbort()
-    signal?.addEventListener('abort', onAbort, { once: true })
-    stream.on('data', onData)
-    stream.on('end', onGone)
-    stream.on('close', onGone)
-    stream.resume()
-  })
+  return new Promise((resolve) => new Reading(stream, maxBytes, deadlineMs, signal ?? null, resolve).begin())
 }
+
+class Reading implements StreamListener {
+  readonly #stream: ByteStream
+  readonly #maxBytes: number
+  readonly #deadlineMs: number
+  readonly #signal: AbortSignal | null
+  readonly #resolve: (read: ConnectRead) => void
+  readonly #chunks: Buffer[] = []
+  #length = 0
+  #timer: NodeJS.Timeout | undefined
+  #ears: Ears | null = null
+  #over = false
+  // Nobody has spoken MQTT yet, so there is no version to answer in.
+  readonly #onAbort = (): void =>
+    this.#done({ kind: 'refused', code: 'ERR_DRAINING', version: null, detail: 'stopped before CONNECT' })
+
+  constructor(
+    stream: ByteStream,
+    maxBytes: number,
+    deadlineMs: number,
+    signal: AbortSignal | null,
+    resolve: (read: ConnectRead) => void,
+  ) {
+    this.#stream = stream
+    this.#maxBytes = maxBytes
+    this.#deadlineMs = deadlineMs
+    this.#signal = signal
+    this.#resolve = resolve
+  }
+
+  begin(): void {
+    const stream = this.#stream
+    // A stream that nobody reads still tells of its end, and of a reset: nobody may have listened then.
+    if (stream.destroyed === true || stream.readableEnded === true) {
+      this.#resolve({ kind: 'gone' })
+      return
+    }
+    this.#timer = setTimeout(late, this.#deadlineMs, this)
+    this.#ears = listen(stream, this)
+    if (this.#signal?.aborted) {
+      this.#onAbort()
+      return
+    }
+    this.#signal?.addEventListener('abort', this.#onAbort, { once: true })
+    stream.resume()
+  }
+
+  onData(chunk: Buffer): void {
+    if (chunk.length === 0) return
+    const chunks = this.#chunks
+    chunks.push(chunk)
+    this.#length += chunk.length
+    const length = this.#length
+    const head = chunks.length === 1 ? chunk : Buffer.concat(chunks.slice(0, 5), Math.min(length, 16))
+    const size = connectSize(head, this.#maxBytes)
+    if (size === null) return
+    if (typeof size === 'object') {
+      this.#done(size)
+      return
+    }
+    if (length < size) return
+    const bytes = chunks.length === 1 ? chunk : Buffer.concat(chunks, length)
+    const connect = parseConnect(bytes.subarray(0, size))
+    if ('kind' in connect) this.#done(connect)
+    else this.#done({ kind: 'connect', connect, rest: length > size ? bytes.subarray(size) : null })
+  }
+
+  onDrain(): void {}
+
+  onEnd(): void {
+    const detail = `closed after ${this.#length} bytes of CONNECT`
+    this.#done(this.#length === 0 ? { kind: 'gone' } : refused('ERR_CONNECT_MALFORMED', 4, detail))
+  }
+
+  onClose(): void {
+    this.onEnd()
+  }
+
+  late(): void {
+    this.#done(refused('ERR_CONNECT_TIMEOUT', 4, `${this.#length} bytes of CONNECT in ${this.#deadlineMs} ms`))
+  }
+
+  #done(read: ConnectRead): void {
+    if (this.#over) return
+    this.#over = true
+    clearTimeout(this.#timer)
+    unlisten(this.#stream, this.#ears)
+    this.#signal?.removeEventListener('abort', this.#onAbort)
+    this.#resolve(read)
+  }
+}
+
+const late = (reading: Reading): void => reading.late()
 
 /** Bytes of the whole packet, null while its length is not yet known, or why it cannot be a CONNECT we accept. */
 function connectSize(head: Buffer, maxBytes: number): number | null | ConnectRead {

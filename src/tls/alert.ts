@@ -1,4 +1,5 @@
 import type { AcceptedSocket } from '../connection.ts'
+import { listen, type StreamListener } from '../relay.ts'
 
 /** ContentType alert, and the version every record of that age carries. RFC 8446 §5.1 and §6. */
 const ALERT = 0x15
@@ -20,31 +21,56 @@ const MAX_DRAINED = 64 * 1_024
  * `code` null ends in silence, in the same gentle way.
  */
 export function sendAlert(socket: AcceptedSocket, code: number | null): Promise<void> {
-  return new Promise((resolve) => {
-    // Stays for good: an error of a socket that is going away concerns nobody.
-    socket.on('error', () => {})
-    if (socket.destroyed === true) {
-      resolve()
-      return
-    }
-    const timer = setTimeout(() => socket.destroy(), LINGER_MS)
-    timer.unref()
-    socket.once('close', () => {
-      clearTimeout(timer)
-      resolve()
-    })
-    let drained = 0
-    socket.on('data', (chunk: Buffer) => {
-      drained += chunk.length
-      if (drained > MAX_DRAINED) socket.destroy()
-    })
-    socket.once('end', () => {
-      // Both sides are done once what we wrote is out.
-      if (socket.writableFinished) socket.destroy()
-      else socket.once('finish', () => socket.destroy())
-    })
+  // Stays for good: an error of a socket that is going away concerns nobody.
+  socket.on('error', ignore)
+  if (socket.destroyed === true) return Promise.resolve()
+  return new Promise((resolve) => new Goodbye(socket, resolve).say(code))
+}
+
+class Goodbye implements StreamListener {
+  readonly #socket: AcceptedSocket
+  readonly #resolve: () => void
+  readonly #timer: NodeJS.Timeout
+  #drained = 0
+  #ended = false
+
+  constructor(socket: AcceptedSocket, resolve: () => void) {
+    this.#socket = socket
+    this.#resolve = resolve
+    this.#timer = setTimeout(late, LINGER_MS, socket)
+    this.#timer.unref()
+  }
+
+  say(code: number | null): void {
+    const socket = this.#socket
+    listen(socket, this)
     socket.resume()
     if (code !== null) socket.write(Buffer.from([ALERT, 3, 3, 0, 2, FATAL, code]))
     socket.end()
-  })
+    if (socket.readableEnded === true) this.onEnd()
+  }
+
+  onData(chunk: Buffer): void {
+    this.#drained += chunk.length
+    if (this.#drained > MAX_DRAINED) this.#socket.destroy()
+  }
+
+  onDrain(): void {}
+
+  /** Both sides are done once what we wrote is out. */
+  onEnd(): void {
+    if (this.#ended) return
+    this.#ended = true
+    const socket = this.#socket
+    if (socket.writableFinished) socket.destroy()
+    else socket.once('finish', () => socket.destroy())
+  }
+
+  onClose(): void {
+    clearTimeout(this.#timer)
+    this.#resolve()
+  }
 }
+
+const ignore = (): void => {}
+const late = (socket: AcceptedSocket): void => void socket.destroy()
