@@ -38,8 +38,8 @@ import { RefusedResumptions } from './tls/tickets.ts'
  * Newcomers whose ClientHello is read in a turn of the event loop, some 40 µs each, and whose CONNECT or request is, some
  * 200 µs with the dial of the broker. Most turns see fewer; in a storm live sessions wait for no more.
  */
-const HELLOS_PER_TURN = 16
-const SECURED_PER_TURN = 4
+const HELLOS_PER_TURN = 8
+const SECURED_PER_TURN = 1
 
 export interface StartOptions {
   readonly metrics: Metrics

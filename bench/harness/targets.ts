@@ -91,6 +91,14 @@ export const TARGETS: readonly Target[] = [
     most: 1,
   },
   {
+    what: 'publish during a storm, p99, just started',
+    question: 'storm',
+    case: 'publish during the first storm',
+    figure: 'p99Ms',
+    of: 'haproxy',
+    most: 1,
+  },
+  {
     what: 'CPU per device with two workers',
     question: 'workers',
     case: 'full handshakes',
