@@ -68,7 +68,7 @@ export abstract class Lifted extends Emitter implements ByteStream {
     if (this.#flowing === true) return this
     this.#flowing = true
     // Not at once: whoever lets it flow does not expect bytes before it is done.
-    if (this.#received === null) this.handle?.resume()
+    if (this.#received === null && !this.#peerEnded) this.handle?.resume()
     else queueMicrotask(() => this.#deliver())
     return this
   }
@@ -96,6 +96,11 @@ export abstract class Lifted extends Emitter implements ByteStream {
       this.emit('close')
     })
     return this
+  }
+
+  /** The peer has said its last, whether or not it was read. */
+  get peerEnded(): boolean {
+    return this.#peerEnded
   }
 
   /** All that was written is out, and our side is closed. */

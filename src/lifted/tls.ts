@@ -38,6 +38,8 @@ export class LiftedTls extends Lifted {
     const waiting = socket.listeners('close') as (() => void)[]
     let initialData: Buffer | undefined
     if (socket instanceof LiftedTcp) {
+      // Its end has been told already, and a handshake takes answers.
+      if (socket.peerEnded) throw new Error('the client hung up before the handshake')
       socket.tune()
       initialData = socket.release()
       for (const listener of waiting) this.once('close', listener)

@@ -317,6 +317,67 @@ onBun('on Bun what a lifted server has accepted waits, bounded by its socket, un
   t.true(Buffer.concat(chunks).equals(all))
 })
 
+/** A device whose first bytes were read and given back, and that has ended since; nobody listens. */
+async function endedInBetween(t: ExecutionContext): Promise<LiftedTcp> {
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, () => t.fail('a socket of node:net'))
+  const port = await listening(server)
+  t.teardown(() => server.close())
+  const { promise, resolve } = Promise.withResolvers<LiftedTcp>()
+  liftServer(server, 60_000, resolve)
+  const device = connect(port, '127.0.0.1')
+  device.on('error', () => {})
+  t.teardown(() => device.destroy())
+  device.write('hello')
+  const accepted = await promise
+  t.teardown(() => accepted.destroy())
+  const { promise: read, resolve: onRead } = Promise.withResolvers<void>()
+  const fail = () => t.fail('nobody listens')
+  accepted.attach({
+    onData(chunk) {
+      accepted.attach(null)
+      accepted.unshift(chunk)
+      onRead()
+    },
+    onDrain: fail,
+    onEnd: fail,
+    onClose: fail,
+  })
+  await read
+  device.end()
+  for (let waited = 0; !accepted.peerEnded && waited < 5_000; waited += 5)
+    await new Promise((settle) => setTimeout(settle, 5))
+  t.true(accepted.peerEnded)
+  t.false(accepted.readableEnded)
+  return accepted
+}
+
+onBun('on Bun an end that came while nobody listened is told to whoever listens next, behind the bytes', async (t) => {
+  const accepted = await endedInBetween(t)
+  const heard: string[] = []
+  accepted.on('data', (chunk: Buffer) => heard.push(chunk.toString()))
+  await ended(accepted)
+  t.deepEqual(heard, ['hello'])
+})
+
+onBun('on Bun it is told, too, when the bytes were taken before', async (t) => {
+  const accepted = await endedInBetween(t)
+  t.is(accepted.read()?.toString(), 'hello')
+  accepted.on('data', () => t.fail('they were taken'))
+  await ended(accepted)
+  t.pass()
+})
+
+onBun('on Bun no handshake begins with a device that has ended', async (t) => {
+  const accepted = await endedInBetween(t)
+  const gone = closed(accepted)
+  const error = await t.throwsAsync(
+    handshake(accepted, { context, requestCert: false, alpn: null, deadlineMs: 60_000, lift: true }),
+    { message: /hung up before the handshake/ },
+  )
+  t.is((error as unknown as { code: string }).code, 'ERR_HANDSHAKE_FAILED')
+  await gone
+})
+
 test('what is not as expected stays on the portable transport', async (t) => {
   const socketOf = (handle: unknown, more: object = {}) =>
     ({
