@@ -61,7 +61,8 @@ export function createServe(parts: Parts) {
 
   return function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
     const acceptedAt = performance.now()
-    const turn = parts.turns.hello.next()
+    // A socket of node:net is read while it waits, and its end would be spent by the time of the handshake.
+    const turn = socket.attach === undefined ? null : parts.turns.hello.next(socket)
     if (turn === null) return begin(socket, listener, acceptedAt)
     // An error that nobody listens to would end the process.
     socket.on('error', () => {})
@@ -95,8 +96,9 @@ async function pass(
   listener: ListenerOptions,
 ): Promise<CloseReason> {
   const { trace } = life
-  const { socket, remoteAddress } = accepted
-  const greeting = await greet(socket, remoteAddress === NO_ADDRESS ? null : remoteAddress, listener)
+  const { socket, remoteAddress, acceptedAt } = accepted
+  const address = remoteAddress === NO_ADDRESS ? null : remoteAddress
+  const greeting = await greet(socket, address, listener, performance.now() - acceptedAt)
   if (greeting.kind === 'probe') return 'probe'
   const origin = behind(accepted, greeting)
   const visit = parts.governor.arrive(origin.remoteAddress)
@@ -109,7 +111,7 @@ async function pass(
   const secured = await secure(parts, generation, connection, visit, admitted, trace)
   // The accepted socket has done its work, and with it goes what it holds.
   life.connection = secured
-  const turn = parts.turns.secured.next()
+  const turn = parts.turns.secured.next(secured.tls)
   if (turn !== null) await turn
   const handler = generation.handlers[admitted.rows[0]!.protocol === 'mqtt' ? 'mqtt' : 'https']
   return handler.serve(secured, trace, parts.closing)

@@ -29,7 +29,8 @@ export function settleEngine(): void {
   const env = settledEngine(process.argv.slice(2), process.env)
   // Bun has it, and Node since 23.11.
   const { execve } = process as { execve?: Execve }
-  if (env === null || execve === undefined) return
+  // Whoever forked it would not find the channel again.
+  if (env === null || execve === undefined || process.send !== undefined) return
   try {
     execve(process.execPath, [process.argv0, ...process.execArgv, ...process.argv.slice(1)], env)
   } catch {

@@ -21,10 +21,16 @@ export type Greeting =
  *
  * @param address null: a health check may have reset the connection before it was accepted, and its bytes are here, its
  * address is not. Who has no address can be told nothing and claims nothing, so it is not judged as a source either
+ * @param waitedMs since it was accepted
  * @throws {ProxyError} ERR_PROXY_HEADER, ERR_NOT_TLS, ERR_HELLO_*
  */
-export function greet(socket: AcceptedSocket, address: string | null, options: ListenerOptions): Promise<Greeting> {
-  return new Promise((resolve, reject) => new Greeter(socket, address, options, resolve, reject).begin())
+export function greet(
+  socket: AcceptedSocket,
+  address: string | null,
+  options: ListenerOptions,
+  waitedMs = 0,
+): Promise<Greeting> {
+  return new Promise((resolve, reject) => new Greeter(socket, address, options, waitedMs, resolve, reject).begin())
 }
 
 const late = (greeter: Greeter): void => greeter.late()
@@ -51,6 +57,7 @@ class Greeter implements StreamListener {
     socket: AcceptedSocket,
     address: string | null,
     options: ListenerOptions,
+    waitedMs: number,
     resolve: (greeting: Greeting) => void,
     reject: (error: ProxyError) => void,
   ) {
@@ -61,7 +68,7 @@ class Greeter implements StreamListener {
     const { proxyProtocol, helloTimeoutMs } = options
     this.#nobody = address === null
     if (address !== null && proxyProtocol?.trusts(address) === true) this.#header = NOTHING
-    this.#timer = setTimeout(late, helloTimeoutMs, this)
+    this.#timer = setTimeout(late, Math.max(0, helloTimeoutMs - waitedMs), this)
   }
 
   begin(): void {

@@ -1,5 +1,10 @@
 import { Fifo } from '../collections/fifo.ts'
 
+interface Waiter {
+  readonly source: { readonly destroyed?: boolean }
+  readonly begin: () => void
+}
+
 /**
  * Work of newcomers, so many pieces in a turn of the event loop. What live sessions have sent is read between two turns, and
  * so waits for one portion at most, however many newcomers have come at once.
@@ -7,7 +12,7 @@ import { Fifo } from '../collections/fifo.ts'
 export class Portions {
   readonly #perTurn: number
   readonly #soon: (work: () => void) => void
-  readonly #waiting = new Fifo<() => void>()
+  readonly #waiting = new Fifo<Waiter>()
   #done = 0
   #turning = false
 
@@ -17,14 +22,17 @@ export class Portions {
     this.#soon = soon
   }
 
-  /** Null: now. Otherwise resolves when it is this one's turn; the order is kept. */
-  next(): Promise<void> | null {
+  /**
+   * Null: now. Otherwise resolves when it is this one's turn; the order is kept.
+   * @param source who has gone by then takes nobody's place
+   */
+  next(source: { readonly destroyed?: boolean }): Promise<void> | null {
     this.#nextTurn()
     if (this.#done < this.#perTurn && this.#waiting.first === undefined) {
       this.#done++
       return null
     }
-    return new Promise((resolve) => this.#waiting.push(resolve))
+    return new Promise((begin) => this.#waiting.push({ source, begin }))
   }
 
   #nextTurn(): void {
@@ -33,10 +41,12 @@ export class Portions {
     this.#soon(() => {
       this.#turning = false
       this.#done = 0
-      for (; this.#done < this.#perTurn; this.#done++) {
-        const begin = this.#waiting.shift()
-        if (begin === undefined) break
-        begin()
+      for (let waiter = this.#waiting.first; waiter !== undefined; waiter = this.#waiting.first) {
+        const isGone = waiter.source.destroyed === true
+        if (this.#done >= this.#perTurn && !isGone) break
+        this.#waiting.shift()
+        if (!isGone) this.#done++
+        waiter.begin()
       }
       if (this.#done > 0) this.#nextTurn()
     })

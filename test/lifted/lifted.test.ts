@@ -6,6 +6,7 @@ import type { AcceptedSocket } from '../../src/connection.ts'
 import { CAN_LIFT } from '../../src/lifted/native.ts'
 import { canLift, LiftedTcp, lifted, liftServer } from '../../src/lifted/tcp.ts'
 import { LiftedTls } from '../../src/lifted/tls.ts'
+import { readConnect } from '../../src/mqtt/connect.ts'
 import type { ByteStream } from '../../src/relay.ts'
 import { createDomains } from '../../src/tls/domains.ts'
 import { handshake } from '../../src/tls/handshake.ts'
@@ -43,6 +44,8 @@ behavesLikeABackend(test, 'lifted tcp', async (t) => {
 
 /** Which transport, and from which stage on. */
 type Kind = 'portable' | 'lifted' | 'lifted from the listener on'
+
+const KINDS: readonly Kind[] = ['portable', 'lifted', 'lifted from the listener on']
 
 interface Opened {
   readonly device: TLSSocket
@@ -106,7 +109,7 @@ const closed = (stream: { on(event: 'close', listener: () => void): unknown }) =
   new Promise<void>((resolve) => stream.on('close', resolve))
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
-for (const kind of ['portable', 'lifted', 'lifted from the listener on'] as const) {
+for (const kind of KINDS) {
   test(`${kind}: megabytes written past a device that does not read arrive whole, in order, and before the end`, async (t) => {
     const { device, stream } = await open(t, kind)
     const all = pattern(6_000_000)
@@ -316,6 +319,30 @@ onBun('on Bun what a lifted server has accepted waits, bounded by its socket, un
   await ended(accepted)
   t.true(Buffer.concat(chunks).equals(all))
 })
+
+for (const kind of KINDS) {
+  test(`${kind}: what came with CONNECT is there after the dial, also from a device that did not wait for it`, async (t) => {
+    const { stream, device } = await open(t, kind)
+    const connect = Buffer.from([0x10, 13, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 2, 0, 0, 0, 1, 0x61])
+    const publish = Buffer.from([0x30, 5, 0, 1, 0x74, 0x68, 0x69])
+    const disconnect = Buffer.from([0xe0, 0])
+    // In one read, and the end right behind it.
+    device.end(Buffer.concat([connect, publish, disconnect]))
+    const read = await readConnect(stream, 1_024, 10_000)
+    if (read.kind !== 'connect') return t.fail(read.kind)
+    // A broker is looked for.
+    await new Promise((settle) => setTimeout(settle, 150))
+    // Who saw it close would not dial on, and what it has said would be lost.
+    if (CAN_LIFT) t.not(stream.destroyed, true)
+    const chunks = read.rest === null ? [] : [read.rest]
+    stream.on('data', (chunk) => chunks.push(chunk))
+    stream.resume()
+    // One of node:tls may have told of it while nobody read.
+    if (stream.readableEnded !== true) await ended(stream)
+    t.deepEqual(Buffer.concat(chunks), Buffer.concat([publish, disconnect]))
+    return undefined
+  })
+}
 
 /** A device whose first bytes were read and given back, and that has ended since; nobody listens. */
 async function endedInBetween(t: ExecutionContext): Promise<LiftedTcp> {

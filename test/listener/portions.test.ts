@@ -6,8 +6,8 @@ function portionsOf(perTurn: number) {
   const soon: (() => void)[] = []
   const portions = new Portions(perTurn, (work) => soon.push(work))
   const begun: number[] = []
-  const come = (name: number) => {
-    const turn = portions.next()
+  const come = (name: number, source: { destroyed?: boolean } = {}) => {
+    const turn = portions.next(source)
     if (turn === null) begun.push(name)
     else void turn.then(() => begun.push(name))
   }
@@ -54,4 +54,18 @@ test('what was used up in a turn is not there a second time in it', async (t) =>
   come(3)
   come(4)
   t.deepEqual(begun, [0, 1, 2, 3])
+})
+
+test('who has gone meanwhile takes no place of those who are here', async (t) => {
+  const { come, turn, begun } = portionsOf(1)
+  const gone = { destroyed: false }
+  come(0)
+  for (let name = 1; name < 4; name++) come(name, gone)
+  come(4)
+  come(5)
+  gone.destroyed = true
+  await turn()
+  t.deepEqual(begun, [0, 1, 2, 3, 4])
+  await turn()
+  t.deepEqual(begun, [0, 1, 2, 3, 4, 5])
 })
