@@ -44,10 +44,8 @@ export interface Entry {
   readonly deadline: number
 }
 
-interface Waiter extends Entry {
-  readonly address: string
+interface Waiter extends Entry, Sharer {
   readonly since: number
-  place: Link<Sharer> | null
   /** In the line of all; null once it waits no longer. */
   inLine: Link<Waiter> | null
   /** Null: nobody listens to its device yet. */

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { fork, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -29,15 +29,27 @@ settleEngine()
 console.log(JSON.stringify({ pid: process.pid, first: Number(process.env.TEST_FIRST_PID), mark: process.env.${NAME} ?? null, args: process.argv.slice(2) }))
 `
 
-function ran(args: readonly string[], more: NodeJS.ProcessEnv = {}) {
+interface Told {
+  readonly pid: number
+  readonly first: number
+  readonly mark: string | null
+  readonly args: readonly string[]
+}
+
+function scriptAndEnv(more: NodeJS.ProcessEnv) {
   const folder = mkdtempSync(join(tmpdir(), 'engine-'))
   const script = join(folder, 'script.mjs')
   writeFileSync(script, SCRIPT)
   const env = { ...process.env, ...more }
   delete env[NAME]
+  return { folder, script, env }
+}
+
+function ran(args: readonly string[], more: NodeJS.ProcessEnv = {}) {
+  const { folder, script, env } = scriptAndEnv(more)
   const { stdout, status } = spawnSync(process.execPath, [script, ...args], { env, encoding: 'utf8' })
   rmSync(folder, { recursive: true })
-  return { ...(JSON.parse(stdout) as { pid: number; first: number; mark: string | null; args: string[] }), status }
+  return { ...(JSON.parse(stdout) as Told), status }
 }
 
 test('it is the same process with the same arguments', (t) => {
@@ -53,4 +65,16 @@ test('where no program may be started it goes on as it is', (t) => {
   t.is(status, 0)
   t.deepEqual(args, ['run'])
   t.is(mark, null)
+})
+
+test('whoever was forked keeps its channel, and so stays as it is', async (t) => {
+  const { folder, script, env } = scriptAndEnv({})
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const child = fork(script, ['run'], { env, execPath: process.execPath, execArgv: [], silent: true })
+  t.teardown(() => child.kill())
+  const chunks: Buffer[] = []
+  child.stdout!.on('data', (chunk: Buffer) => chunks.push(chunk))
+  const code = await new Promise((resolve) => child.once('close', resolve))
+  t.is(code, 0)
+  t.is((JSON.parse(Buffer.concat(chunks).toString()) as Told).mark, null)
 })

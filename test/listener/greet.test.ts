@@ -20,7 +20,7 @@ test('whoever went while it waited for its turn is a probe, and nobody waits for
   t.deepEqual(await greet(ended, '192.0.2.1', OPTIONS), { kind: 'probe' })
 })
 
-test('a refusal and a probe leave no listener behind', async (t) => {
+test('a refusal leaves no listener behind', async (t) => {
   const socket = accepted()
   const greeting = greet(socket, '192.0.2.1', OPTIONS)
   socket.write('GET / HTTP/1.1\r\n')
@@ -40,4 +40,13 @@ test('who has no address is not judged by its bytes', async (t) => {
   socket.write('SSH-2.0-x\r\n')
   socket.destroy()
   t.deepEqual(await greeting, { kind: 'probe' })
+})
+
+test('what it waited for its turn counts for the deadline of the hello', async (t) => {
+  const slow = accepted()
+  const error = await t.throwsAsync(greet(slow, '192.0.2.1', OPTIONS, OPTIONS.helloTimeoutMs), {
+    message: /0 bytes in 60000 ms/,
+  })
+  t.is((error as unknown as { code: string }).code, 'ERR_HELLO_TIMEOUT')
+  slow.destroy()
 })
