@@ -177,12 +177,16 @@ export abstract class Lane implements Inspector {
         run = at
         this.speak()
       }
-      const start = at
       if (this.disconnected) {
         cursor.fault = this.afterGoodbye()
         break
       }
-      at = cursor.advance(chunk, at)
+      const start = this.#stepOver(chunk, at)
+      if (start === chunk.length) {
+        at = start
+        break
+      }
+      at = cursor.advance(chunk, start)
       if (!cursor.atHeader || cursor.fault !== null) {
         this.#pass(chunk, run, start)
         run = at
@@ -219,6 +223,18 @@ export abstract class Lane implements Inspector {
     this.bytes += at
     if (this.#stopping && this.atBoundary) this.#stop()
     this.settled(at)
+  }
+
+  /** Over whole packets of which none is watched. @returns where the first other one begins */
+  #stepOver(chunk: Buffer, from: number): number {
+    const { cursor, watched } = this
+    let at = from
+    for (let next = cursor.step(chunk, at, watched); next > 0; next = cursor.step(chunk, at, watched)) {
+      this.packets++
+      this.count(cursor.type)
+      at = next
+    }
+    return at
   }
 
   #begin(): number {
