@@ -13,7 +13,9 @@ interface Entry {
  * by few, and briefly, before the relay attaches to it. An `error` that nobody listens to is nothing.
  */
 export class Emitter {
-  #entries: readonly Entry[] | null = null
+  #entries: Entry[] | null = null
+  /** An event walks the list as it was when it came: a change makes another one. */
+  #walked = false
 
   on(event: string, listener: Listener): this {
     return this.#add({ event, listener, once: false })
@@ -24,9 +26,15 @@ export class Emitter {
   }
 
   off(event: string, listener: Listener): this {
+    const entries = this.#entries
+    if (entries === null) return this
     // The latest first, as Node does.
-    const found = this.#entries?.findLast((entry) => entry.event === event && entry.listener === listener)
-    if (found !== undefined) this.#remove(found)
+    for (let at = entries.length - 1; at >= 0; at--) {
+      const entry = entries[at]!
+      if (entry.event !== event || entry.listener !== listener) continue
+      this.#remove(entry)
+      break
+    }
     return this
   }
 
@@ -36,17 +44,18 @@ export class Emitter {
 
   removeAllListeners(): this {
     this.#entries = null
+    this.#walked = false
     return this
   }
 
   emit(event: string, ...args: readonly unknown[]): boolean {
-    // Changes make another list: this one stays as it was when the event came.
     const entries = this.#entries
     if (entries === null) return false
     let heard = false
     for (const entry of entries) {
       if (entry.event !== event) continue
       heard = true
+      this.#walked = true
       if (entry.once) this.#remove(entry)
       ;(entry.listener as Called).apply(this, args as unknown[])
     }
@@ -54,12 +63,24 @@ export class Emitter {
   }
 
   #add(entry: Entry): this {
-    this.#entries = this.#entries === null ? [entry] : [...this.#entries, entry]
+    if (this.#entries === null) this.#entries = [entry]
+    else this.#own(this.#entries).push(entry)
     return this
   }
 
   #remove(entry: Entry): void {
-    const left = this.#entries?.filter((each) => each !== entry) ?? []
-    this.#entries = left.length === 0 ? null : left
+    if (this.#entries === null) return
+    const entries = this.#own(this.#entries)
+    const at = entries.indexOf(entry)
+    if (at >= 0) entries.splice(at, 1)
+    if (entries.length === 0) this.removeAllListeners()
+  }
+
+  /** The list, for a change of it. */
+  #own(entries: Entry[]): Entry[] {
+    if (!this.#walked) return entries
+    this.#walked = false
+    this.#entries = [...entries]
+    return this.#entries
   }
 }
