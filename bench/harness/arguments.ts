@@ -21,9 +21,9 @@ export const USAGE = `npm run bench -- [question or part…] [options]
 
   Without a question all are asked; --smoke also tries the parts.
 
-  --against LIST    peers, by commas: haproxy, nginx, node, none, or the folder of another checkout of brokergate
-                    (a name with a slash); default: haproxy,nginx,node, those that are installed;
-                    without node for --smoke
+  --against LIST    peers, by commas: haproxy, nginx, node, none, bare (what the runtime alone costs), or the folder of
+                    another checkout of brokergate (a name with a slash); default: haproxy,nginx,node, those that are
+                    installed; without node for --smoke
   --rounds N        rounds of each measurement; default 5
   --smoke           every question once, tiny: can it be answered at all?
   --broker KIND     sink (default), or mosquitto where a question can be asked so
@@ -35,6 +35,7 @@ export const USAGE = `npm run bench -- [question or part…] [options]
 
 const ROUNDS = 5
 const DEFAULT_AGAINST = ['haproxy', 'nginx', 'node']
+const PEERS = [...DEFAULT_AGAINST, 'bare']
 /** brokergate on Node starts and answers as on Bun, only later: a smoke is short. */
 const SMOKE_AGAINST = ['haproxy', 'nginx']
 
@@ -75,9 +76,9 @@ export function parseArguments(
     if (value === undefined || value === '') return wrong(`${name} needs a value`)
     if (name === '--against') {
       against = value === 'none' ? [] : value.split(',')
-      const unknown = against.filter((peer) => !DEFAULT_AGAINST.includes(peer) && !peer.includes('/'))
+      const unknown = against.filter((peer) => !PEERS.includes(peer) && !peer.includes('/'))
       if (unknown.length > 0)
-        return wrong(`no such peer: ${unknown.join(', ')}; there are ${DEFAULT_AGAINST.join(', ')}`)
+        return wrong(`no such peer: ${unknown.join(', ')}; there are ${PEERS.join(', ')}`)
     } else if (name === '--rounds') {
       rounds = Number(value)
       if (!Number.isInteger(rounds) || rounds < 1 || rounds > 99) return wrong('--rounds takes a whole number, 1 to 99')

@@ -5,7 +5,9 @@ import { catchesHangUp, startProcess } from '../harness/proc.ts'
 import { deviceName, SERVER_NAME, TOKEN_NAME, WSS_NAME, write } from './materials.ts'
 import { freePort, isReady, type Job, type PeerKind, type Ports, type Setup, untilReady } from './peer.ts'
 
-const ROOT = join(import.meta.dirname, '../..')
+export const ROOT = join(import.meta.dirname, '../..')
+/** The Bun of the npm package. */
+export const RUNTIME = join(ROOT, 'node_modules/.bin/bun')
 const LEAST_NODE = 24
 /** What is fetched when there is no Node of our own that is new enough. */
 const NODE_PACKAGE = 'node@26.10.0'
@@ -14,7 +16,7 @@ const NODE_PACKAGE = 'node@26.10.0'
 export const BROKERGATE = brokergate({
   name: 'brokergate',
   root: ROOT,
-  runtime: () => join(ROOT, 'node_modules/.bin/bun'),
+  runtime: () => RUNTIME,
   about: '`run -c`, one worker, `log.level: warn`; every packet is looked at',
   comesWith: 'npm ci',
 })
