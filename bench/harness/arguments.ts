@@ -77,8 +77,7 @@ export function parseArguments(
     if (name === '--against') {
       against = value === 'none' ? [] : value.split(',')
       const unknown = against.filter((peer) => !PEERS.includes(peer) && !peer.includes('/'))
-      if (unknown.length > 0)
-        return wrong(`no such peer: ${unknown.join(', ')}; there are ${PEERS.join(', ')}`)
+      if (unknown.length > 0) return wrong(`no such peer: ${unknown.join(', ')}; there are ${PEERS.join(', ')}`)
     } else if (name === '--rounds') {
       rounds = Number(value)
       if (!Number.isInteger(rounds) || rounds < 1 || rounds > 99) return wrong('--rounds takes a whole number, 1 to 99')

@@ -14,10 +14,6 @@ export class Table<V> implements Iterable<readonly [key: string, value: V]> {
     return at === undefined ? undefined : this.#values[at]
   }
 
-  has(key: string): boolean {
-    return this.#places.has(key)
-  }
-
   set(key: string, value: V): void {
     let at = this.#places.get(key)
     if (at === undefined) {
@@ -34,10 +30,6 @@ export class Table<V> implements Iterable<readonly [key: string, value: V]> {
     this.#values[at] = undefined
     this.#free.push(at)
     return this.#places.delete(key)
-  }
-
-  values(): V[] {
-    return Array.from(this.#places.values(), (at) => this.#values[at] as V)
   }
 
   /** Those that are known now, whatever comes and goes meanwhile. */
