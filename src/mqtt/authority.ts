@@ -22,6 +22,9 @@ export interface AuthorityOptions {
   readonly ends: readonly End[]
   /** The permit that goes with an identity that still holds, or why there is none. */
   judge(who: Authenticated): Permit | FailureCode
+}
+
+export interface AuthorityObserver {
   /** A permit that takes the place of the one before. */
   changed(permit: Permit): void
   /** The session has lost its right to be. */
@@ -31,6 +34,7 @@ export interface AuthorityOptions {
 /** By what right a live session goes on: until when, since when to ask again, and what the registry says meanwhile. */
 export class Authority implements Mortal {
   readonly #options: AuthorityOptions
+  readonly #observer: AuthorityObserver
   #stopped = false
   /** Only while an answer is waited for; most sessions never ask. */
   #asking: AbortController | null = null
@@ -40,8 +44,9 @@ export class Authority implements Mortal {
   #endDeadline: Deadline | null = null
   #refreshDeadline: Deadline | null = null
 
-  constructor(options: AuthorityOptions) {
+  constructor(options: AuthorityOptions, observer: AuthorityObserver) {
     this.#options = options
+    this.#observer = observer
     this.#who = options.who
     this.#permit = options.permit
     this.#end = earliest([...options.ends, ...endOf(options.who, options.since)])
@@ -106,7 +111,7 @@ export class Authority implements Mortal {
     }
     if (permit !== this.#permit) {
       this.#permit = permit
-      this.#options.changed(permit)
+      this.#observer.changed(permit)
     }
     return true
   }
@@ -122,7 +127,7 @@ export class Authority implements Mortal {
 
   #lose(code: FailureCode): void {
     this.stop()
-    this.#options.ended(code)
+    this.#observer.ended(code)
   }
 
   #arm(since: number): void {

@@ -121,12 +121,20 @@ export class Shared {
   }
 }
 
+type CallOff = () => void
+
+/** Who is told after every chunk of either direction. */
+export interface Settling {
+  settled(bytes: number, lane: Lane): void
+}
+
 /** Both directions of one session, from CONNECT to its end. */
-export class Gate {
+export class Gate implements Settling {
   readonly inbound: Inbound
   readonly outbound: Outbound
   readonly #shared: Shared
-  readonly #callOff: (() => void)[] = [() => {}, () => {}]
+  /** Of what waits for its rate, inbound and outbound; null: nothing does. */
+  #callOff: [inbound: CallOff | null, outbound: CallOff | null] | null = null
   /** Told once both directions stand still; null while nobody waits for that. */
   #quiet: (() => void) | null = null
   #leaving = false
@@ -135,9 +143,8 @@ export class Gate {
   constructor(options: GateOptions) {
     const shared = new Shared(options)
     this.#shared = shared
-    const settled = (bytes: number, lane: Lane) => this.#settled(bytes, lane)
-    this.inbound = new Inbound(shared, settled)
-    this.outbound = new Outbound(shared, settled)
+    this.inbound = new Inbound(shared, this)
+    this.outbound = new Outbound(shared, this)
     this.inbound.face(this.outbound)
     this.outbound.face(this.inbound)
     this.#tune()
@@ -201,7 +208,7 @@ export class Gate {
   /** No timer of ours is left. */
   close(): void {
     this.#quiet = null
-    for (const callOff of this.#callOff) callOff()
+    for (const callOff of this.#callOff ?? []) callOff?.()
   }
 
   #tune(): void {
@@ -212,7 +219,7 @@ export class Gate {
   }
 
   /** After every chunk: answers go out, and who has to wait waits. */
-  #settled(bytes: number, lane: Lane): void {
+  settled(bytes: number, lane: Lane): void {
     const { inbound, outbound } = this
     inbound.speak()
     outbound.speak()
@@ -239,6 +246,7 @@ export class Gate {
     this.#shared.limited('bytes_per_second')
     lane.hold(RATE, true)
     const place = lane === this.inbound ? 0 : 1
+    this.#callOff ??= [null, null]
     this.#callOff[place] = this.#shared.options.clock.after(wait, () => lane.hold(RATE, false))
   }
 }

@@ -2,7 +2,7 @@
 import type { FailureCode } from '../errors.ts'
 import { FAILURES } from '../errors.ts'
 import { disconnectWithin, MAX_DISCONNECT } from './disconnect.ts'
-import type { Shared } from './gate.ts'
+import type { Settling, Shared } from './gate.ts'
 import type { KeepAliveEntry } from './keep-alive.ts'
 import { bit, DROP, FAULT, Lane, PASS, REPLACE } from './lane.ts'
 import { INBOUND } from './packet-cursor.ts'
@@ -40,13 +40,15 @@ interface Topic {
 
 const NO_TEXT: Topic = { text: '', resource: '', problem: 'ERR_TOPIC_INVALID', publish: false, retain: false }
 
+/** Filled in and read within one judgement, so that one is enough for all sessions. */
+const HEAD = new PublishHead()
+
 export class Inbound extends Lane {
   keepAlive: KeepAliveEntry | null = null
   /** Tick of the wheel at which the device was last heard. */
   lastSeen: number
   readonly #shared: Shared
-  readonly #settle: (bytes: number, lane: Lane) => void
-  readonly #head = new PublishHead()
+  readonly #gate: Settling
   readonly #memo = new TopicMemo<Topic>()
   #aliases: TopicAliases | null = null
   /** Publishes are asked about. */
@@ -54,10 +56,10 @@ export class Inbound extends Lane {
   /** The rules want topics read, whatever the policies allow. */
   readonly #rulesRead: boolean
 
-  constructor(shared: Shared, settle: (bytes: number, lane: Lane) => void) {
+  constructor(shared: Shared, gate: Settling) {
     super(INBOUND[shared.options.version], shared.options.rules.packetBytes)
     this.#shared = shared
-    this.#settle = settle
+    this.#gate = gate
     this.lastSeen = shared.options.wheel.now
     const { rules } = shared.options
     this.#rulesRead = rules.topicBytes < 65_535 || rules.topicSlashes !== null || !rules.reservedTopicsOpen
@@ -163,7 +165,7 @@ export class Inbound extends Lane {
 
   protected settled(bytes: number): void {
     this.#shared.options.traffic.bytesIn += bytes
-    this.#settle(bytes, this)
+    this.#gate.settled(bytes, this)
     if (this.cursor.fault !== null) this.#shared.options.observer.fault(this.cursor.fault)
   }
 
@@ -185,7 +187,7 @@ export class Inbound extends Lane {
   #publish(bytes: Buffer, start: number, bodyAt: number, have: number): number {
     const { flags, remainingLength } = this.cursor
     const { rules, version } = this.#shared.options
-    const head = this.#head
+    const head = HEAD
     const read = head.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
     if (read > 0) return read
     if (read < 0) return this.#fault(read === OVERSIZED ? 'ERR_PACKET_TOO_LARGE' : 'ERR_PACKET_MALFORMED')
@@ -205,7 +207,7 @@ export class Inbound extends Lane {
 
   /** The alias this publish sets or goes by; null after a fault. */
   #aliased(bytes: Buffer): Aliased | null {
-    const head = this.#head
+    const head = HEAD
     const named = head.topicAt < head.topicEnd
     if (head.alias < 0) {
       // A topic name of no bytes, and no alias in its place [MQTT-4.7.3-1].
@@ -225,7 +227,7 @@ export class Inbound extends Lane {
   }
 
   #decide(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
-    const head = this.#head
+    const head = HEAD
     const shared = this.#shared
     const { rules } = shared.options
     const named = head.topicAt < head.topicEnd
@@ -272,7 +274,7 @@ export class Inbound extends Lane {
 
   #propertiesTooLarge(): boolean {
     const { rules } = this.#shared.options
-    const head = this.#head
+    const head = HEAD
     const over = (size: number, limit: number | null) => limit !== null && size > limit
     if (
       !over(head.contentTypeBytes, rules.contentTypeBytes) &&
@@ -297,7 +299,7 @@ export class Inbound extends Lane {
   }
 
   #forward(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
-    const head = this.#head
+    const head = HEAD
     const { rules, version } = this.#shared.options
     if (head.qos !== 0 && this.follows) {
       const { passed } = this.flight
@@ -323,7 +325,7 @@ export class Inbound extends Lane {
   /** The Message Expiry Interval to put in its place, in seconds; -1 when it may stay (specification §6.4). */
   #shorterExpiry(bytes: Buffer): number {
     const { messageExpirySeconds } = this.#shared.options.rules
-    const { expiryAt } = this.#head
+    const { expiryAt } = HEAD
     if (messageExpirySeconds === null || expiryAt < 0) return -1
     const seconds = bytes.readUInt32BE(expiryAt)
     if (seconds === 0) return 1
@@ -334,7 +336,7 @@ export class Inbound extends Lane {
   #refuse(code: FailureCode): number {
     const { version, rules } = this.#shared.options
     const { publish3, publish5QoS0, publish5 } = rules.denials
-    const { qos } = this.#head
+    const { qos } = HEAD
     const how = version === 4 ? publish3 : qos === 0 ? publish5QoS0 : publish5
     if (how === 'close') return this.#fault(code)
     const reason: number | null = how === 'ack' ? FAILURES[code].disconnect : null
@@ -350,7 +352,7 @@ export class Inbound extends Lane {
 
   /** Answers this publish in the broker's place. The broker knows nothing of it, so its ids cannot collide with ours. */
   #answer(reason: number): void {
-    const { qos, packetId } = this.#head
+    const { qos, packetId } = HEAD
     if (qos === 0) return
     this.owed--
     // The id of a publish that the broker already has: its answer is on the way, and a second one would be one too many.

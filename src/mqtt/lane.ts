@@ -38,8 +38,6 @@ export abstract class Lane implements Inspector {
   isHeld = false
   /** Its sender said goodbye [MQTT-3.14.4-1]; what comes after does not go on. */
   disconnected = false
-  /** Its publishes, while they are told apart by packet id. */
-  readonly flight = new Flight()
   follows = false
   /** Answers under way to what its sender said: one each to PUBLISH above QoS 0 and to PUBREL. */
   owed = 0
@@ -56,6 +54,7 @@ export abstract class Lane implements Inspector {
   protected replaced = 0
 
   #way: Way | null = null
+  #flight: Flight | null = null
   /** A packet from its first byte on, while it is not yet known what becomes of it; empty between. */
   #kept: Buffer | null = null
   #keptLength = 0
@@ -88,6 +87,12 @@ export abstract class Lane implements Inspector {
   abstract tune(): void
   /** As many publishes are unanswered as may be, and reading has to wait. */
   abstract windowIsFull(): boolean
+
+  /** Its publishes, while they are told apart by packet id. */
+  get flight(): Flight {
+    this.#flight ??= new Flight()
+    return this.#flight
+  }
 
   face(opposite: Lane): void {
     this.opposite = opposite

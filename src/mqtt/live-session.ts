@@ -2,9 +2,9 @@ import type { Upstream } from '../backend/backend.ts'
 import type { AuthorizedConnection, CloseReason, SecuredConnection, Trace } from '../connection.ts'
 import type { Limit, Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
-import type { Action } from '../policy/permit.ts'
-import { type ByteStream, type Relay, relay, type Side } from '../relay.ts'
-import { Authority, type AuthorityOptions } from './authority.ts'
+import type { Action, Permit } from '../policy/permit.ts'
+import { type ByteStream, type Inspector, type Relay, type RelayOptions, relay, type Side } from '../relay.ts'
+import { Authority, type AuthorityObserver, type AuthorityOptions } from './authority.ts'
 import { type Connack, rewriteConnack } from './connack.ts'
 import type { Connect } from './connect.ts'
 import type { DomainRules } from './domain-rules.ts'
@@ -88,7 +88,7 @@ export interface LiveSessionOptions {
   readonly terms: Terms
   readonly domain: DomainRules
   readonly hold: Hold
-  readonly authority: Omit<AuthorityOptions, 'changed' | 'ended'>
+  readonly authority: AuthorityOptions
   /** Whether policies only report, by the settings of now. */
   reportOnly(): boolean
   denied(told: DeniedAction): void
@@ -97,7 +97,7 @@ export interface LiveSessionOptions {
 }
 
 /** One device and its broker, from CONNECT forwarded to both sides closed. */
-export class Session implements LiveSession, GateObserver {
+export class Session implements LiveSession, GateObserver, AuthorityObserver, RelayOptions {
   readonly connectedAt = Date.now()
   readonly #options: LiveSessionOptions
   readonly #gate: Gate
@@ -132,13 +132,7 @@ export class Session implements LiveSession, GateObserver {
       observer: this,
       clock,
     })
-    this.#authority = new Authority({
-      ...options.authority,
-      changed: (permit) => {
-        this.#gate.permit = permit
-      },
-      ended: (code) => this.close(code),
-    })
+    this.#authority = new Authority(options.authority, this)
     this.#presence = options.tell === null ? null : new Presence(options.tell, connection, terms.ids.device)
     const { slowConsumerMs } = terms.rules
     if (slowConsumerMs !== null) {
@@ -202,13 +196,7 @@ export class Session implements LiveSession, GateObserver {
     const { stream } = upstream
     this.#upstream = stream
     stream.write(packet)
-    this.#relay = relay(device, stream, {
-      inbound,
-      outbound,
-      upstreamLost: () => this.#upstreamLost(),
-      deviceLeft: () => inbound.disconnected,
-      halfCloseMs: limits.halfCloseMs,
-    })
+    this.#relay = relay(device, stream, this)
     // A device may send on without waiting for CONNACK [MQTT 5.0 §3.1.4]; what came with CONNECT goes first.
     if (rest !== null) inbound.inspect(rest)
     if (!outbound.isHeld) stream.resume()
@@ -269,6 +257,30 @@ export class Session implements LiveSession, GateObserver {
   rejudge(): void {
     this.#gate.reportOnly = this.#options.reportOnly()
     this.#authority.rejudge()
+  }
+
+  changed(permit: Permit): void {
+    this.#gate.permit = permit
+  }
+
+  ended(code: FailureCode): void {
+    this.close(code)
+  }
+
+  get inbound(): Inspector {
+    return this.#gate.inbound
+  }
+
+  get outbound(): Inspector {
+    return this.#gate.outbound
+  }
+
+  get halfCloseMs(): number {
+    return this.#options.limits.halfCloseMs
+  }
+
+  deviceLeft(): boolean {
+    return this.#gate.inbound.disconnected
   }
 
   fault(code: FailureCode): void {
@@ -365,7 +377,7 @@ export class Session implements LiveSession, GateObserver {
     metrics.connect(result, versionName(connect.version), seconds(connection))
   }
 
-  #upstreamLost(): Buffer | null {
+  upstreamLost(): Buffer | null {
     const { inbound, outbound } = this.#gate
     if (outbound.connected) {
       // The device left by DISCONNECT and the broker closes first, as brokers do: nothing was lost.

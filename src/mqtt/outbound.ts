@@ -1,7 +1,7 @@
 /** [hot] Broker to device: deliveries that the device may receive, and the broker's answers. */
 import type { FailureCode } from '../errors.ts'
 import { readConnack } from './connack.ts'
-import type { Shared } from './gate.ts'
+import type { Settling, Shared } from './gate.ts'
 import { bit, DROP, EVERY_TYPE, FAULT, Lane, PASS, REPLACE } from './lane.ts'
 import { MAX_REMAINING, OUTBOUND } from './packet-cursor.ts'
 import { OVERSIZED, PublishHead } from './publish-head.ts'
@@ -39,6 +39,9 @@ interface Topic {
 /** No policy can name what is no text. */
 const NO_TEXT: Topic = { resource: 'topic/', receive: false }
 
+/** Filled in and read within one judgement, so that one is enough for all sessions. */
+const HEAD = new PublishHead()
+
 export class Outbound extends Lane {
   /** CONNACK has passed. */
   connected = false
@@ -46,18 +49,17 @@ export class Outbound extends Lane {
   consumer: SlowConsumer | null = null
   protected override mute = true
   readonly #shared: Shared
-  readonly #settle: (bytes: number, lane: Lane) => void
-  readonly #head = new PublishHead()
+  readonly #gate: Settling
   readonly #memo = new TopicMemo<Topic>()
   #aliases: TopicAliases | null = null
   #judges = false
 
-  constructor(shared: Shared, settle: (bytes: number, lane: Lane) => void) {
+  constructor(shared: Shared, gate: Settling) {
     // `rules.packetBytes` is for what devices send. What they take is in their CONNECT, and the broker keeps to that; a
     // delivery is not held here, whatever its size.
     super(OUTBOUND[shared.options.version], MAX_REMAINING)
     this.#shared = shared
-    this.#settle = settle
+    this.#gate = gate
   }
 
   full(on: boolean): void {
@@ -153,7 +155,7 @@ export class Outbound extends Lane {
 
   protected settled(bytes: number): void {
     this.#shared.options.traffic.bytesOut += bytes
-    this.#settle(bytes, this)
+    this.#gate.settled(bytes, this)
     // Whatever it was, it is the broker that does not keep to MQTT.
     if (this.cursor.fault !== null) this.#shared.options.observer.fault('ERR_BACKEND_PROTOCOL')
   }
@@ -185,7 +187,7 @@ export class Outbound extends Lane {
   #publish(bytes: Buffer, start: number, bodyAt: number, have: number): number {
     const { flags, remainingLength } = this.cursor
     const { version } = this.#shared.options
-    const head = this.#head
+    const head = HEAD
     const read = head.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
     if (read > 0) return read
     if (read === OVERSIZED && this.#shared.options.device.topicAliasMaximum === 0) {
@@ -203,7 +205,7 @@ export class Outbound extends Lane {
   }
 
   #aliased(bytes: Buffer): Aliased | null {
-    const head = this.#head
+    const head = HEAD
     if (head.alias < 1 || head.alias > this.#shared.options.device.topicAliasMaximum) return null
     this.#aliases ??= new TopicAliases()
     if (head.topicAt === head.topicEnd) return this.#aliases.get(head.alias) ?? null
@@ -212,7 +214,7 @@ export class Outbound extends Lane {
 
   #mayReceive(bytes: Buffer, aliased: Aliased | null): boolean {
     const shared = this.#shared
-    const head = this.#head
+    const head = HEAD
     if (this.#judges) {
       const topic =
         aliased !== null && head.topicAt === head.topicEnd
@@ -236,7 +238,7 @@ export class Outbound extends Lane {
   }
 
   #deliver(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
-    const head = this.#head
+    const head = HEAD
     const { remainingLength } = this.cursor
     let topic: Buffer | null = null
     if (aliased !== null) {
@@ -257,7 +259,7 @@ export class Outbound extends Lane {
 
   /** Not delivered, and acknowledged in the device's place: the broker need not keep it. */
   #withhold(): number {
-    const { qos, packetId } = this.#head
+    const { qos, packetId } = HEAD
     // The id of a delivery that the device has: it will answer for itself.
     if (qos === 0 || this.flight.passed.has(packetId)) return DROP
     this.opposite.acknowledge((qos === 1 ? PUBACK : PUBREC) << 4, packetId, 0)

@@ -31,7 +31,7 @@ export class Takeover {
   }
 
   hold(request: ClaimRequest): Hold {
-    const hold = new Hold(this.#store, request, () => this.#holds.delete(request.session))
+    const hold = new Hold(this.#store, request, this.#holds)
     // Known before it asks: whoever comes next may already take it away while the answer is on its way.
     this.#holds.set(request.session, hold)
     return hold
@@ -54,11 +54,12 @@ export class Hold {
   readonly #claim: Omit<Claim, 'tentative'>
   /** Devices that only the broker knows have no principal of their own yet. */
   readonly #judgedByBroker: boolean
-  readonly #forget: () => void
+  /** Where it is known for as long as it is held. */
+  readonly #among: Table<Hold>
   #released = false
   #asked = false
 
-  constructor(store: Store, request: ClaimRequest, forget: () => void) {
+  constructor(store: Store, request: ClaimRequest, among: Table<Hold>) {
     const { session, backend, clientId, principal, domain, perSecond } = request
     this.#store = store
     this.#judgedByBroker = principal.method === 'backend'
@@ -70,7 +71,7 @@ export class Hold {
       // A stranger could use up the rate of a device that only the broker can tell from it.
       perSecond: this.#judgedByBroker ? null : perSecond,
     }
-    this.#forget = forget
+    this.#among = among
   }
 
   /**
@@ -92,7 +93,7 @@ export class Hold {
     this.#released = true
     this.seat?.leave()
     this.onLost = null
-    this.#forget()
+    this.#among.delete(this.#claim.session)
     if (this.#asked) this.#store.release(this.#claim.key, this.#claim.session)
   }
 
