@@ -8,29 +8,44 @@ import type { Connect } from './connect.ts'
 import type { Denial, DomainRules } from './domain-rules.ts'
 import type { SessionRules } from './limits.ts'
 import { CONNECT_PROPERTIES, userPropertyBytes, WILL_PROPERTIES } from './properties.ts'
+import type { MqttVersion } from './reason.ts'
 import { topicNameProblem } from './topic-rules.ts'
+
+/** What of CONNECT the policies ask for: all that a session keeps of it, so that neither password nor will stays. */
+export interface Asked {
+  readonly version: MqttVersion
+  /** Of the whole packet. */
+  readonly bytes: number
+  /** The device's session is to outlive its connection. */
+  readonly isPersistent: boolean
+  readonly willTopic: string | null
+}
+
+export function askedBy({ version, bytes, cleanStart, packet }: Connect): Asked {
+  const { will, properties } = packet
+  const isPersistent = version === 5 ? (properties?.sessionExpiryInterval ?? 0) > 0 : !cleanStart
+  return { version, bytes: bytes.length, isPersistent, willTopic: will?.topic ?? null }
+}
 
 /** What the principal may do as this client, with this CONNECT (wire specification §5.4). */
 export function permitFor(
   connection: Pick<SecuredConnection, 'remoteAddress' | 'hello'>,
-  connect: Connect,
+  { isPersistent, willTopic }: Asked,
   ids: ClientIds,
   who: Authenticated,
   { arn }: DomainRules,
 ): Permit {
-  const { will, properties } = connect.packet
   const { serverName } = connection.hello
-  const persistent = connect.version === 5 ? (properties?.sessionExpiryInterval ?? 0) > 0 : !connect.cleanStart
   const variables = connectionVariables({
     clientId: ids.device,
     remoteAddress: connection.remoteAddress,
     serverName: serverName.kind === 'name' ? serverName.name : null,
     thing: who.things.of(ids.device),
     connectAttributes: [
-      ...(persistent ? (['PersistentConnect'] as const) : []),
-      ...(will === undefined ? [] : (['LastWill'] as const)),
+      ...(isPersistent ? (['PersistentConnect'] as const) : []),
+      ...(willTopic === null ? [] : (['LastWill'] as const)),
     ],
-    lastWillTopic: will === undefined ? null : arnOf(arn, `topic/${will.topic}`),
+    lastWillTopic: willTopic === null ? null : arnOf(arn, `topic/${willTopic}`),
     own: who.variables,
   })
   return who.grants.permit(arn, variables)

@@ -5,8 +5,8 @@ import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
 import type { Action, Permit } from '../policy/permit.ts'
 import { type ByteStream, type Inspector, type Relay, type RelayOptions, relay, type Side } from '../relay.ts'
 import { Authority, type AuthorityObserver, type AuthorityOptions } from './authority.ts'
+import type { Asked } from './authorize.ts'
 import { type Connack, rewriteConnack } from './connack.ts'
-import type { Connect } from './connect.ts'
 import type { DomainRules } from './domain-rules.ts'
 import { Gate, type GateClock, type GateObserver } from './gate.ts'
 import { connackEdits, keepAliveInForce, OPTIONAL_IN_CONNACK, type Terms } from './in-force.ts'
@@ -84,7 +84,7 @@ export interface LiveSessionOptions {
   readonly connection: AuthorizedConnection
   readonly device: ByteStream
   readonly trace: Trace
-  readonly connect: Connect
+  readonly asked: Asked
   readonly terms: Terms
   readonly domain: DomainRules
   readonly hold: Hold
@@ -120,9 +120,9 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
   constructor(options: LiveSessionOptions) {
     this.#options = options
-    const { connect, connection, terms, metrics, wheel, clock, hold } = options
+    const { asked, connection, terms, metrics, wheel, clock, hold } = options
     this.#gate = new Gate({
-      version: connect.version,
+      version: asked.version,
       rules: terms.rules,
       permit: connection.permit,
       reportOnly: options.reportOnly(),
@@ -188,10 +188,10 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
   /** Resolves when both sides are closed; never rejects. */
   run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
-    const { limits, metrics, device, connect } = this.#options
+    const { limits, metrics, device, asked } = this.#options
     const { inbound, outbound } = this.#gate
     metrics.traffic.packetsIn[1]!++
-    metrics.traffic.bytesIn += connect.bytes.length
+    metrics.traffic.bytesIn += asked.bytes
     this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
     const { stream } = upstream
     this.#upstream = stream
@@ -334,8 +334,8 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
   /** What the device gets in place of the broker's answer; null leaves it as it is. */
   #answer(connack: Connack, packet: Buffer): Buffer | null {
-    const { connect, terms } = this.#options
-    if (connect.version !== 5) return null
+    const { asked, terms } = this.#options
+    if (asked.version !== 5) return null
     const edits = connackEdits(terms, connack)
     const said = (id: number, absent: number): number => {
       const value = edits.get(id) ?? connack.properties.get(id)
@@ -347,11 +347,11 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
     })
     if (edits.size === 0) return null
     const body = bodyOf(packet)
-    const whole = rewriteConnack(body, connect.version, edits)
+    const whole = rewriteConnack(body, asked.version, edits)
     const most = terms.maximumPacketBytes
     return most === null || whole.length <= most
       ? whole
-      : rewriteConnack(body, connect.version, new Map([...edits, ...OPTIONAL_IN_CONNACK]))
+      : rewriteConnack(body, asked.version, new Map([...edits, ...OPTIONAL_IN_CONNACK]))
   }
 
   /** The broker has said yes or no, or nothing is waited for any more. */
@@ -362,9 +362,9 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   }
 
   #settleTrace(): void {
-    const { trace, connect } = this.#options
+    const { trace, asked } = this.#options
     const { inbound, outbound } = this.#gate
-    trace.bytesIn = connect.bytes.length + inbound.bytes
+    trace.bytesIn = asked.bytes + inbound.bytes
     trace.bytesOut = outbound.bytes
     trace.packetsIn = 1 + inbound.packets
     trace.packetsOut = outbound.packets
@@ -373,8 +373,8 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   #count(result: string): void {
     if (this.#counted) return
     this.#counted = true
-    const { metrics, connect, connection } = this.#options
-    metrics.connect(result, versionName(connect.version), seconds(connection))
+    const { metrics, asked, connection } = this.#options
+    metrics.connect(result, versionName(asked.version), seconds(connection))
   }
 
   upstreamLost(): Buffer | null {
@@ -393,7 +393,7 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
    * after a CONNACK that refused [MQTT-3.14.0-1].
    */
   #lastWord(code: FailureCode): Buffer | null {
-    const { version } = this.#options.connect
+    const { version } = this.#options.asked
     const { inbound, outbound } = this.#gate
     const elsewhere = elsewhereOf(this.#parting, code, this.#options.terms.maximumPacketBytes)
     const { connected, disconnected, atBoundary } = outbound

@@ -11,7 +11,7 @@ import type { Store } from '../store/store.ts'
 import type { Domain } from '../tls/domains.ts'
 import { Attempt, identifyByConnect, identifyEarly } from './attempt.ts'
 import { type End, judgedAgain } from './authority.ts'
-import { connectDenials, liveDenials, permitFor } from './authorize.ts'
+import { type Asked, askedBy, connectDenials, liveDenials, permitFor } from './authorize.ts'
 import { type ClientIds, clientIds } from './client-id.ts'
 import { type Connect, readConnect } from './connect.ts'
 import type { Denial, DomainRules } from './domain-rules.ts'
@@ -105,7 +105,7 @@ interface Admitted {
 interface Opened {
   readonly device: ByteStream
   readonly trace: Trace
-  readonly connect: Connect
+  readonly asked: Asked
   readonly ids: ClientIds
   readonly domain: DomainRules
   readonly hold: Hold
@@ -182,7 +182,9 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
 
       trace.stage = 'connect'
       const backend = parts.backendFor(connection.domain)
-      const admit = (whom: Authenticated) => admitted(parts, connection, connect, ids, whom, domain, backend, trace)
+      const asked = askedBy(connect)
+      const admit = (whom: Authenticated) =>
+        admitted(parts, connection, connect, asked, ids, whom, domain, backend, trace)
       let admission = admit(who)
       trace.stage = 'open'
       trace.backend = backend.name
@@ -205,7 +207,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
           const now = sameClient(admission, admit(again(who)))
           admission = byNow(
             now,
-            liveJudgement(connection, connect, ids, now.connection.who, parts.rulesInForce(connection)),
+            liveJudgement(connection, asked, ids, now.connection.who, parts.rulesInForce(connection)),
           )
         }
       } catch (error) {
@@ -216,7 +218,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       trace.upstream = upstream.peer
       trace.stage = 'relay'
       // From here to the set of the living nothing waits, so no change of the registry comes in between.
-      const opened = { device, trace, connect, ids, domain, hold, since }
+      const opened = { device, trace, asked, ids, domain, hold, since }
       const session = newSession(parts, limits, admission, opened)
       const shield = parts.shieldFor?.(backend) ?? null
       const guarded = shield === null ? upstream : guardedBy(shield, backend, upstream, admission, connect, trace)
@@ -284,7 +286,7 @@ function newSession(
   opened: Opened,
 ): Session {
   const { ids, since, ...rest } = opened
-  const { connect, domain } = rest
+  const { asked, domain } = rest
   const { who, permit } = connection
   return new Session({
     ...rest,
@@ -300,7 +302,7 @@ function newSession(
       lifetimes: parts.lifetimes,
       since,
       ends: endsOf(connection, domain, parts.lifetimes),
-      judge: (whom) => liveJudgement(connection, connect, ids, whom, parts.rulesInForce(connection)),
+      judge: (whom) => liveJudgement(connection, asked, ids, whom, parts.rulesInForce(connection)),
     },
     reportOnly: () => parts.rulesInForce(connection)?.reportOnly ?? false,
     denied: parts.denied,
@@ -318,13 +320,14 @@ function admitted(
   parts: SessionParts,
   connection: SecuredConnection,
   connect: Connect,
+  asked: Asked,
   ids: ClientIds,
   who: Authenticated,
   domain: DomainRules,
   backend: Backend,
   trace: Trace,
 ): Admitted {
-  const permit = permitFor(connection, connect, ids, who, domain)
+  const permit = permitFor(connection, asked, ids, who, domain)
   for (const denial of connectDenials(connect, ids, who, permit, domain)) {
     const reported = passes(denial, domain)
     const { action, resource, code } = denial
@@ -402,13 +405,13 @@ function byNow(admitted: Admitted, permit: Permit | FailureCode): Admitted {
 
 function liveJudgement(
   connection: SecuredConnection,
-  connect: Connect,
+  asked: Asked,
   ids: ClientIds,
   who: Authenticated,
   domain: DomainRules | null,
 ): Permit | FailureCode {
   if (domain === null) return 'ERR_AUTHORIZATION_ENDED'
-  const permit = permitFor(connection, connect, ids, who, domain)
+  const permit = permitFor(connection, asked, ids, who, domain)
   for (const denial of liveDenials(ids, who, permit, domain)) if (!passes(denial, domain)) return denial.code
   return permit
 }
