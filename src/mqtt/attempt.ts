@@ -4,9 +4,10 @@ import type { SecuredConnection, Trace } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
 import type { ByteStream } from '../relay.ts'
 import type { Connect } from './connect.ts'
+import type { Holder } from './takeover.ts'
 
 /** The time before the relay listens: a device that is gone need not be given a broker. */
-export class Attempt {
+export class Attempt implements Holder {
   deviceLeft = false
   readonly #device: ByteStream
   readonly #outer: AbortSignal
@@ -29,9 +30,9 @@ export class Attempt {
     return this.#controller.signal
   }
 
-  /** For a reason that came up meanwhile. */
-  abort(reason: ProxyError): void {
-    this.#controller.abort(reason)
+  /** Its client id. */
+  lost(): void {
+    this.#controller.abort(new ProxyError('ERR_SESSION_TAKEN_OVER', 'taken over before it was connected'))
   }
 
   /** Whoever was found for a device that is gone, or may no longer be, is not needed. */

@@ -15,16 +15,15 @@ export interface End {
 export interface AuthorityOptions {
   readonly who: Authenticated
   readonly permit: Permit
-  readonly lifetimes: Lifetimes
   /** `performance.now()` when `who` was authenticated. */
   readonly since: number
   /** Beside the one that `who` brings along. */
   readonly ends: readonly End[]
-  /** The permit that goes with an identity that still holds, or why there is none. */
-  judge(who: Authenticated): Permit | FailureCode
 }
 
 export interface AuthorityObserver {
+  /** The permit that goes with an identity that still holds, or why there is none. */
+  judge(who: Authenticated): Permit | FailureCode
   /** A permit that takes the place of the one before. */
   changed(permit: Permit): void
   /** The session has lost its right to be. */
@@ -33,7 +32,7 @@ export interface AuthorityObserver {
 
 /** By what right a live session goes on: until when, since when to ask again, and what the registry says meanwhile. */
 export class Authority implements Mortal {
-  readonly #options: AuthorityOptions
+  readonly #lifetimes: Lifetimes
   readonly #observer: AuthorityObserver
   #stopped = false
   /** Only while an answer is waited for; most sessions never ask. */
@@ -44,8 +43,8 @@ export class Authority implements Mortal {
   #endDeadline: Deadline | null = null
   #refreshDeadline: Deadline | null = null
 
-  constructor(options: AuthorityOptions, observer: AuthorityObserver) {
-    this.#options = options
+  constructor(lifetimes: Lifetimes, options: AuthorityOptions, observer: AuthorityObserver) {
+    this.#lifetimes = lifetimes
     this.#observer = observer
     this.#who = options.who
     this.#permit = options.permit
@@ -95,7 +94,7 @@ export class Authority implements Mortal {
     // What the registry said while the answer was on its way counts as well.
     const now = judgedAgain(outcome)
     if (now.kind === 'denied') return this.#lose(now.code)
-    const since = this.#options.lifetimes.now()
+    const since = this.#lifetimes.now()
     // A longest life is one: asking again may shorten it, and never makes it longer.
     this.#end = earliest([...(this.#end === null ? [] : [this.#end]), ...endOf(now, since)])
     if (this.#take(now)) this.#arm(since)
@@ -119,7 +118,7 @@ export class Authority implements Mortal {
   /** Whatever goes wrong, the answer is no. */
   #judge(who: Authenticated): Permit | FailureCode {
     try {
-      return this.#options.judge(who)
+      return this.#observer.judge(who)
     } catch {
       return 'ERR_IDENTITY_FAULT'
     }
@@ -132,14 +131,14 @@ export class Authority implements Mortal {
 
   #arm(since: number): void {
     this.#disarm()
-    const { lifetimes } = this.#options
+    const lifetimes = this.#lifetimes
     if (this.#end !== null) this.#endDeadline = lifetimes.add(this.#end.at, 'end', this)
     const { refreshAfterMs } = this.#who
     if (refreshAfterMs !== null) this.#refreshDeadline = lifetimes.add(since + refreshAfterMs, 'refresh', this)
   }
 
   #disarm(): void {
-    const { lifetimes } = this.#options
+    const lifetimes = this.#lifetimes
     if (this.#endDeadline !== null) lifetimes.remove(this.#endDeadline)
     if (this.#refreshDeadline !== null) lifetimes.remove(this.#refreshDeadline)
     this.#endDeadline = null

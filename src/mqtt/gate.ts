@@ -82,7 +82,7 @@ export class Shared {
   readonly options: GateOptions
   readonly publishes: TokenBucket | null
   readonly bytes: TokenBucket | null
-  readonly subscriptions: Subscriptions
+  #subscriptions: Subscriptions | null = null
   permit: Permit
   reportOnly: boolean
   terms: BrokerTerms
@@ -94,11 +94,20 @@ export class Shared {
     this.reportOnly = options.reportOnly
     this.publishes = rules.publishesPerSecond === null ? null : new TokenBucket(rules.publishesPerSecond, clock)
     this.bytes = rules.bytesPerSecond === null ? null : new TokenBucket(rules.bytesPerSecond, clock)
-    this.subscriptions = new Subscriptions(this)
     this.terms = {
       topicAliasMaximum: rules.topicAliasMaximum ?? 65_535,
       receiveMaximum: rules.receiveMaximum ?? 65_535,
     }
+  }
+
+  get subscriptions(): Subscriptions {
+    this.#subscriptions ??= new Subscriptions(this)
+    return this.#subscriptions
+  }
+
+  /** A SUBSCRIBE or UNSUBSCRIBE has not been answered yet. */
+  get isAsked(): boolean {
+    return this.#subscriptions?.isWaiting ?? false
   }
 
   /** What the policies say, counted and told. True where the packet may go on. */

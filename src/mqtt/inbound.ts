@@ -49,7 +49,7 @@ export class Inbound extends Lane {
   lastSeen: number
   readonly #shared: Shared
   readonly #gate: Settling
-  readonly #memo = new TopicMemo<Topic>()
+  #memo: TopicMemo<Topic> | null = null
   #aliases: TopicAliases | null = null
   /** Publishes are asked about. */
   #judges = false
@@ -68,7 +68,7 @@ export class Inbound extends Lane {
   tune(): void {
     const { permit, terms, options } = this.#shared
     const { rules, version } = options
-    this.#memo.forget()
+    this.#memo = null
     this.#judges = !permit.allowsAll('iot:Publish') || !permit.allowsAll('iot:RetainPublish')
     const limits =
       rules.maxQoS < 2 ||
@@ -288,14 +288,16 @@ export class Inbound extends Lane {
   }
 
   #topic(bytes: Buffer, from: number, to: number): Topic {
-    const known = this.#memo.find(bytes, from, to)
+    const known = this.#memo?.find(bytes, from, to) ?? null
     if (known !== null) return known
     const text = topicText(bytes, from, to)
     if (text === null) return NO_TEXT
     const problem = topicNameProblem(text, to - from, this.#shared.options.rules)
     const topic: Topic = { text, resource: `topic/${text}`, problem, publish: null, retain: null }
     // What is at fault ends the session.
-    return problem === null ? this.#memo.keep(bytes, from, to, topic) : topic
+    if (problem !== null) return topic
+    this.#memo ??= new TopicMemo()
+    return this.#memo.keep(bytes, from, to, topic)
   }
 
   #forward(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {

@@ -3,6 +3,11 @@ import { type Link, Ring } from '../collections/ring.ts'
 const TICK_MS = 1_000
 const SLOTS = 512
 
+export interface Watched {
+  /** Nothing was heard of it for too long; it is looked at no more. */
+  silent(): void
+}
+
 /** One session's place in the wheel. The relay writes `lastSeen` and `held`; nothing else is touched per packet. */
 export interface KeepAliveEntry {
   /** Tick of the last bytes from the device: assign `wheel.now`. */
@@ -12,7 +17,7 @@ export interface KeepAliveEntry {
   readonly limitTicks: number
   /** The wheel's own: where it is looked at next; null once it is looked at no more. */
   place: { readonly slot: Ring<KeepAliveEntry>; readonly link: Link<KeepAliveEntry> } | null
-  readonly expired: () => void
+  readonly watched: Watched
 }
 
 /**
@@ -31,10 +36,10 @@ export class KeepAliveWheel {
   #timer: NodeJS.Timeout | null = null
 
   /** @param keepAliveSeconds as in force for the session, above 0 */
-  add(keepAliveSeconds: number, expired: () => void): KeepAliveEntry {
+  add(keepAliveSeconds: number, watched: Watched): KeepAliveEntry {
     // One tick more, because the tick in which the device was last seen may be nearly over.
     const limitTicks = Math.ceil((keepAliveSeconds * 1_500) / TICK_MS) + 1
-    const entry: KeepAliveEntry = { lastSeen: this.now, held: false, limitTicks, place: null, expired }
+    const entry: KeepAliveEntry = { lastSeen: this.now, held: false, limitTicks, place: null, watched }
     this.size++
     this.#place(entry)
     this.#timer ??= setInterval(() => afterReads(() => this.tick()), TICK_MS).unref()
@@ -65,7 +70,7 @@ export class KeepAliveWheel {
         this.#place(entry)
       } else {
         this.remove(entry)
-        entry.expired()
+        entry.watched.silent()
       }
     }
   }

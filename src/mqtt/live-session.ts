@@ -1,4 +1,6 @@
+import type { Authenticated } from '../auth/authenticator.ts'
 import type { Upstream } from '../backend/backend.ts'
+import type { Link } from '../collections/ring.ts'
 import type { AuthorizedConnection, CloseReason, SecuredConnection, Trace } from '../connection.ts'
 import type { Limit, Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
@@ -6,17 +8,18 @@ import type { Action, Permit } from '../policy/permit.ts'
 import { type ByteStream, type Inspector, type Relay, type RelayOptions, relay, type Side } from '../relay.ts'
 import { Authority, type AuthorityObserver, type AuthorityOptions } from './authority.ts'
 import type { Asked } from './authorize.ts'
+import type { ClientIds } from './client-id.ts'
 import { type Connack, rewriteConnack } from './connack.ts'
-import type { DomainRules } from './domain-rules.ts'
 import { Gate, type GateClock, type GateObserver } from './gate.ts'
 import { connackEdits, keepAliveInForce, OPTIONAL_IN_CONNACK, type Terms } from './in-force.ts'
-import type { KeepAliveWheel } from './keep-alive.ts'
+import type { KeepAliveWheel, Watched } from './keep-alive.ts'
+import type { Lifetimes } from './lifetimes.ts'
 import { Presence, type Tell } from './presence.ts'
 import { PROPERTY } from './properties.ts'
 import { type Elsewhere, farewell, type MqttVersion, refusal } from './reason.ts'
 import { ShieldedUpstream } from './shielded-upstream.ts'
 import { SlowConsumer } from './slow-consumer.ts'
-import type { Hold } from './takeover.ts'
+import type { Hold, Holder } from './takeover.ts'
 
 /** A live session, for those who look at it or must end it from outside. */
 export interface LiveSession {
@@ -78,27 +81,37 @@ export interface DeniedAction {
 
 export interface LiveSessionOptions {
   readonly limits: SessionTimes
-  readonly metrics: Metrics
-  readonly wheel: KeepAliveWheel
-  readonly clock: GateClock
   readonly connection: AuthorizedConnection
   readonly device: ByteStream
   readonly trace: Trace
   readonly asked: Asked
   readonly terms: Terms
-  readonly domain: DomainRules
   readonly hold: Hold
-  readonly authority: AuthorityOptions
-  /** Whether policies only report, by the settings of now. */
-  reportOnly(): boolean
-  denied(told: DeniedAction): void
   /** Null: nobody wants to know. */
   readonly tell: Tell | null
 }
 
+/** What all sessions share that are served by the same one. */
+export interface SessionHouse {
+  readonly metrics: Metrics
+  readonly wheel: KeepAliveWheel
+  readonly lifetimes: Lifetimes
+  readonly clock: GateClock
+  /** Whether policies only report, by the settings of now. */
+  reportOnly(connection: SecuredConnection): boolean
+  /** The permit that goes with an identity that still holds, by the settings of now, or why there is none. */
+  judge(connection: SecuredConnection, asked: Asked, ids: ClientIds, who: Authenticated): Permit | FailureCode
+  denied(told: DeniedAction): void
+  /** Both sides of it are closed. */
+  left(session: Session): void
+}
+
 /** One device and its broker, from CONNECT forwarded to both sides closed. */
-export class Session implements LiveSession, GateObserver, AuthorityObserver, RelayOptions {
+export class Session implements LiveSession, GateObserver, AuthorityObserver, RelayOptions, Holder, Watched {
   readonly connectedAt = Date.now()
+  /** Where it is among the living; the handler's own. */
+  link: Link<Session> | null = null
+  readonly #house: SessionHouse
   readonly #options: LiveSessionOptions
   readonly #gate: Gate
   readonly #authority: Authority
@@ -118,31 +131,33 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   #unanswered = false
   #connackTimer: NodeJS.Timeout | null = null
 
-  constructor(options: LiveSessionOptions) {
+  constructor(house: SessionHouse, options: LiveSessionOptions, authority: AuthorityOptions) {
+    this.#house = house
     this.#options = options
-    const { asked, connection, terms, metrics, wheel, clock, hold } = options
+    const { asked, connection, terms, hold } = options
+    const { metrics, wheel, clock, lifetimes } = house
     this.#gate = new Gate({
       version: asked.version,
       rules: terms.rules,
       permit: connection.permit,
-      reportOnly: options.reportOnly(),
+      reportOnly: house.reportOnly(connection),
       device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
       traffic: metrics.traffic,
       wheel,
       observer: this,
       clock,
     })
-    this.#authority = new Authority(options.authority, this)
+    this.#authority = new Authority(lifetimes, authority, this)
     this.#presence = options.tell === null ? null : new Presence(options.tell, connection, terms.ids.device)
     const { slowConsumerMs } = terms.rules
     if (slowConsumerMs !== null) {
-      this.#consumer = new SlowConsumer(options.authority.lifetimes, slowConsumerMs, () => {
+      this.#consumer = new SlowConsumer(lifetimes, slowConsumerMs, () => {
         metrics.traffic.gate.limits.slow_consumer++
         this.close('ERR_SLOW_CONSUMER')
       })
       this.#gate.outbound.consumer = this.#consumer
     }
-    hold.onLost = () => this.close('ERR_SESSION_TAKEN_OVER')
+    hold.holder = this
   }
 
   get id(): string {
@@ -175,7 +190,7 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
   get silence(): number {
     // Those who wait for their broker go first: they lose nothing that they still have.
-    return this.held ? Number.POSITIVE_INFINITY : this.#options.wheel.now - this.#gate.inbound.lastSeen
+    return this.held ? Number.POSITIVE_INFINITY : this.#house.wheel.now - this.#gate.inbound.lastSeen
   }
 
   get owed(): number {
@@ -188,7 +203,8 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
   /** Resolves when both sides are closed; never rejects. */
   run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
-    const { limits, metrics, device, asked } = this.#options
+    const { limits, device, asked } = this.#options
+    const { metrics } = this.#house
     const { inbound, outbound } = this.#gate
     metrics.traffic.packetsIn[1]!++
     metrics.traffic.bytesIn += asked.bytes
@@ -208,7 +224,16 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   }
 
   #over(side: Side | null): CloseReason {
-    const { metrics, wheel } = this.#options
+    try {
+      return this.#settle(side)
+    } finally {
+      this.#options.hold.release()
+      this.#house.left(this)
+    }
+  }
+
+  #settle(side: Side | null): CloseReason {
+    const { metrics, wheel } = this.#house
     const { inbound, outbound } = this.#gate
     metrics.sessions(-1)
     this.#ended = true
@@ -255,8 +280,21 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   }
 
   rejudge(): void {
-    this.#gate.reportOnly = this.#options.reportOnly()
+    this.#gate.reportOnly = this.#house.reportOnly(this.#options.connection)
     this.#authority.rejudge()
+  }
+
+  lost(): void {
+    this.close('ERR_SESSION_TAKEN_OVER')
+  }
+
+  silent(): void {
+    this.close('ERR_KEEP_ALIVE_TIMEOUT')
+  }
+
+  judge(who: Authenticated): Permit | FailureCode {
+    const { connection, asked, terms } = this.#options
+    return this.#house.judge(connection, asked, terms.ids, who)
   }
 
   changed(permit: Permit): void {
@@ -289,7 +327,8 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
   connack(connack: Connack, packet: Buffer): Buffer | null {
     this.#answered()
-    const { wheel, terms, trace, connection, hold } = this.#options
+    const { terms, trace, connection, hold } = this.#options
+    const { wheel } = this.#house
     const { inbound } = this.#gate
     trace.connectedMs = performance.now() - connection.acceptedAt
     this.#refusedByBroker = connack.code !== 0
@@ -311,7 +350,7 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
     )
     const keepAlive = keepAliveInForce(terms, connack)
     if (keepAlive === 0) return answer
-    const entry = wheel.add(keepAlive, () => this.close('ERR_KEEP_ALIVE_TIMEOUT'))
+    const entry = wheel.add(keepAlive, this)
     entry.held = inbound.isHeld
     inbound.keepAlive = entry
     return answer
@@ -319,7 +358,7 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
   denied(action: Action, resource: string, code: FailureCode): void {
     const { connection, trace } = this.#options
-    this.#options.denied({ connection, trace, action, resource, code, reported: this.#gate.reportOnly })
+    this.#house.denied({ connection, trace, action, resource, code, reported: this.#gate.reportOnly })
   }
 
   limited(_limit: Limit): void {}
@@ -373,8 +412,8 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   #count(result: string): void {
     if (this.#counted) return
     this.#counted = true
-    const { metrics, asked, connection } = this.#options
-    metrics.connect(result, versionName(asked.version), seconds(connection))
+    const { asked, connection } = this.#options
+    this.#house.metrics.connect(result, versionName(asked.version), seconds(connection))
   }
 
   upstreamLost(): Buffer | null {

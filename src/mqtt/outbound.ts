@@ -50,7 +50,7 @@ export class Outbound extends Lane {
   protected override mute = true
   readonly #shared: Shared
   readonly #gate: Settling
-  readonly #memo = new TopicMemo<Topic>()
+  #memo: TopicMemo<Topic> | null = null
   #aliases: TopicAliases | null = null
   #judges = false
 
@@ -69,7 +69,7 @@ export class Outbound extends Lane {
   tune(): void {
     const { permit, options } = this.#shared
     const { rules, version, device } = options
-    this.#memo.forget()
+    this.#memo = null
     this.#judges = !permit.allowsAll('iot:Receive')
     const paced = version === 4 && rules.sendMaximum !== null
     this.follows ||= this.#judges || paced || rules.publishesPerSecond !== null
@@ -105,7 +105,7 @@ export class Outbound extends Lane {
         return remaining < 2 ? this.#fault() : Math.min(remaining, 3)
       case SUBACK:
       case UNSUBACK:
-        if (!this.#shared.subscriptions.isWaiting) return PASS
+        if (!this.#shared.isAsked) return PASS
         return remaining < 2 || remaining > MAX_SUBSCRIBE ? this.#fault() : remaining
       case PINGRESP:
         return remaining === 0 ? PASS : this.#fault()
@@ -230,10 +230,11 @@ export class Outbound extends Lane {
   }
 
   #topic(bytes: Buffer, from: number, to: number): Topic {
-    const known = this.#memo.find(bytes, from, to)
+    const known = this.#memo?.find(bytes, from, to) ?? null
     if (known !== null) return known
     const text = topicText(bytes, from, to)
     if (text === null) return NO_TEXT
+    this.#memo ??= new TopicMemo()
     return this.#memo.keep(bytes, from, to, { resource: `topic/${text}`, receive: null })
   }
 

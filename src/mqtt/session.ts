@@ -1,7 +1,7 @@
 import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
 import type { Identify } from '../auth/identify.ts'
 import type { Backend, Upstream } from '../backend/backend.ts'
-import { type Link, type Members, Ring } from '../collections/ring.ts'
+import { type Members, Ring } from '../collections/ring.ts'
 import type { AuthorizedConnection, CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
@@ -25,6 +25,7 @@ import {
   type LiveSession,
   type Parting,
   Session,
+  type SessionHouse,
   type SessionTimes,
   seconds,
   versionName,
@@ -101,30 +102,43 @@ interface Admitted {
   readonly packet: Buffer
 }
 
-/** What a session is made of, beside its admission. */
+/** A session that is relayed. Its ending is wrapped, or whoever waits for the beginning would wait for that. */
 interface Opened {
+  /** Never rejects. */
+  readonly over: Promise<CloseReason>
+}
+
+const ended = (opened: Opened | CloseReason): CloseReason | Promise<CloseReason> =>
+  typeof opened === 'string' ? opened : opened.over
+
+/** What a session is made of, beside its admission. */
+interface Begun {
   readonly device: ByteStream
   readonly trace: Trace
   readonly asked: Asked
-  readonly ids: ClientIds
   readonly domain: DomainRules
   readonly hold: Hold
   /** `performance.now()` when it was authenticated. */
   readonly since: number
-}
-
-/** A session that is relayed. */
-interface Opening {
-  readonly link: Link<Session>
-  readonly hold: Hold
-  /** Never rejects. */
-  readonly over: Promise<CloseReason>
+  readonly tell: Tell | null
 }
 
 /** Serves MQTT over an established TLS connection: authenticate → CONNECT → authorize → claim → open → relay → close. */
 export function mqttHandler(parts: SessionParts): MqttHandler {
   const live = new Ring<Session>()
   const takeover = new Takeover(parts.store)
+  const house: SessionHouse = {
+    metrics: parts.metrics,
+    wheel: parts.wheel,
+    lifetimes: parts.lifetimes,
+    clock: parts.clock ?? SYSTEM_CLOCK,
+    reportOnly: (connection) => parts.rulesInForce(connection)?.reportOnly ?? false,
+    judge: (connection, asked, ids, who) => liveJudgement(connection, asked, ids, who, parts.rulesInForce(connection)),
+    denied: parts.denied,
+    left: ({ link }) => {
+      if (link !== null) live.remove(link)
+    },
+  }
   /** Counts the changes of registry and settings, so that who was judged by an older one is judged again before it is live. */
   let changes = 0
   let judging: Promise<void> = Promise.resolve()
@@ -138,14 +152,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
     signal: AbortSignal,
   ): Promise<CloseReason> {
     // Two steps, so that nothing of the first is kept for as long as the session lives.
-    return open(connection, arrival, trace, signal).then((opening) =>
-      typeof opening === 'string' ? opening : opening.over.finally(() => left(opening)),
-    )
-  }
-
-  function left({ link, hold }: Opening): void {
-    live.remove(link)
-    hold.release()
+    return open(connection, arrival, trace, signal).then(ended)
   }
 
   async function open(
@@ -153,7 +160,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
     arrival: Arrival,
     trace: Trace,
     signal: AbortSignal,
-  ): Promise<Opening | CloseReason> {
+  ): Promise<Opened | CloseReason> {
     const device = arrival.stream
     const domain = parts.rulesFor(connection.domain)
     const limits = parts.limitsFor(connection.domain)
@@ -196,7 +203,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         domain: connection.domain.name,
         perSecond: domain.rules.connectsPerSecondPerClientId,
       })
-      hold.onLost = () => attempt.abort(new ProxyError('ERR_SESSION_TAKEN_OVER', 'taken over before it was connected'))
+      hold.holder = attempt
       await hold.take()
       attempt.throwIfEnded()
       hold.seat = parts.seats?.take(connection.domain.name, who.principal) ?? null
@@ -205,10 +212,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
         attempt.throwIfEnded()
         if (changes !== seen) {
           const now = sameClient(admission, admit(again(who)))
-          admission = byNow(
-            now,
-            liveJudgement(connection, asked, ids, now.connection.who, parts.rulesInForce(connection)),
-          )
+          admission = byNow(now, house.judge(connection, asked, ids, now.connection.who))
         }
       } catch (error) {
         upstream.stream.destroy()
@@ -218,14 +222,14 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       trace.upstream = upstream.peer
       trace.stage = 'relay'
       // From here to the set of the living nothing waits, so no change of the registry comes in between.
-      const opened = { device, trace, asked, ids, domain, hold, since }
-      const session = newSession(parts, limits, admission, opened)
+      const tell = parts.tellFor(connection.domain)
+      const session = newSession(house, limits, admission, { device, trace, asked, domain, hold, since, tell })
       const shield = parts.shieldFor?.(backend) ?? null
       const guarded = shield === null ? upstream : guardedBy(shield, backend, upstream, admission, connect, trace)
       const over = session.run(guarded, admission.packet, rest)
-      const opening = { link: live.add(session), hold, over }
+      session.link = live.add(session)
       hold = null
-      return opening
+      return { over }
     } catch (error) {
       // While it was asked who it is, only what was called off for it counts so: a refusal that came first stays one.
       if (attempt.deviceLeft && (trace.stage === 'open' || error === attempt.signal.reason)) {
@@ -280,34 +284,14 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
 
 /** On its own, because a session that lives keeps whatever is in reach of the functions that are made here. */
 function newSession(
-  parts: SessionParts,
+  house: SessionHouse,
   limits: SessionLimits,
   { connection, terms }: Admitted,
-  opened: Opened,
+  { domain, since, ...begun }: Begun,
 ): Session {
-  const { ids, since, ...rest } = opened
-  const { asked, domain } = rest
   const { who, permit } = connection
-  return new Session({
-    ...rest,
-    limits,
-    metrics: parts.metrics,
-    wheel: parts.wheel,
-    clock: parts.clock ?? SYSTEM_CLOCK,
-    connection,
-    terms,
-    authority: {
-      who,
-      permit,
-      lifetimes: parts.lifetimes,
-      since,
-      ends: endsOf(connection, domain, parts.lifetimes),
-      judge: (whom) => liveJudgement(connection, asked, ids, whom, parts.rulesInForce(connection)),
-    },
-    reportOnly: () => parts.rulesInForce(connection)?.reportOnly ?? false,
-    denied: parts.denied,
-    tell: parts.tellFor(connection.domain),
-  })
+  const ends = endsOf(connection, domain, house.lifetimes)
+  return new Session(house, { ...begun, limits, connection, terms }, { who, permit, since, ends })
 }
 
 /** What is left of the time for CONNECT, in milliseconds; identity may have taken a part. */

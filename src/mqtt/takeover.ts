@@ -42,10 +42,14 @@ export class Takeover {
   }
 }
 
+export interface Holder {
+  lost(): void
+}
+
 /** One session's grip on its client id. */
 export class Hold {
-  /** Called once when somebody else has it. */
-  onLost: (() => void) | null = null
+  /** Told once when somebody else has it. */
+  holder: Holder | null = null
   /** Which connection of its client id this is, in the words of lifecycle events; as of the last answer. */
   version = 0
   /** Given back as soon as somebody else has the client id: whoever takes over must not find it taken. */
@@ -92,16 +96,16 @@ export class Hold {
     if (this.#released) return
     this.#released = true
     this.seat?.leave()
-    this.onLost = null
+    this.holder = null
     this.#among.delete(this.#claim.session)
     if (this.#asked) this.#store.release(this.#claim.key, this.#claim.session)
   }
 
   lose(): void {
     this.seat?.leave()
-    const told = this.onLost
-    this.onLost = null
-    told?.()
+    const told = this.holder
+    this.holder = null
+    told?.lost()
   }
 
   async #ask(tentative: boolean): Promise<void> {

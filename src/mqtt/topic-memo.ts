@@ -6,34 +6,27 @@ const MAX_BYTES = 256
 
 /** What was found about the last few topic names, by their bytes. */
 export class TopicMemo<T> {
-  #names: (Buffer | null)[] | null = null
-  #values: (T | null)[] | null = null
+  readonly #names = new Array<Buffer | null>(SLOTS).fill(null)
+  readonly #values = new Array<T | null>(SLOTS).fill(null)
 
   find(bytes: Buffer, from: number, to: number): T | null {
     const length = to - from
-    if (length === 0 || this.#names === null) return null
+    if (length === 0) return null
     const slot = slotOf(bytes, from, to)
     const name = this.#names[slot]!
     if (name === null || name.length !== length) return null
     // From behind, where topics differ.
     for (let at = length - 1; at >= 0; at--) if (name[at] !== bytes[from + at]) return null
-    return this.#values![slot]!
+    return this.#values[slot]!
   }
 
   keep(bytes: Buffer, from: number, to: number, value: T): T {
     const length = to - from
     if (length === 0 || length > MAX_BYTES) return value
-    this.#names ??= new Array<Buffer | null>(SLOTS).fill(null)
-    this.#values ??= new Array<T | null>(SLOTS).fill(null)
     const slot = slotOf(bytes, from, to)
     this.#names[slot] = Buffer.from(bytes.subarray(from, to))
     this.#values[slot] = value
     return value
-  }
-
-  forget(): void {
-    this.#names = null
-    this.#values = null
   }
 }
 

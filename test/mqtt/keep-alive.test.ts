@@ -10,7 +10,7 @@ function wheelOf(t: { teardown(end: () => void): void }) {
     for (const entry of entries) wheel.remove(entry)
   })
   const add = (seconds: number, expired: () => void) => {
-    const entry = wheel.add(seconds, expired)
+    const entry = wheel.add(seconds, { silent: expired })
     entries.push(entry)
     return entry
   }
@@ -135,7 +135,7 @@ test('after a stall, bytes that wait in a socket are read before anybody is judg
     server.close()
   })
   const wheel = new KeepAliveWheel()
-  const entry = wheel.add(1, () => {})
+  const entry = wheel.add(1, { silent() {} })
   t.teardown(() => wheel.remove(entry))
   let readAt = -1
   const ping = Promise.withResolvers<void>()

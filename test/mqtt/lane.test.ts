@@ -82,7 +82,7 @@ test('a device’s bytes, and our own pauses, are noted for its keep alive', (t)
   const { wheel } = rig
   inbound.held(true)
   t.true(inbound.isHeld)
-  const entry = wheel.add(60, () => {})
+  const entry = wheel.add(60, { silent() {} })
   t.teardown(() => wheel.remove(entry))
   inbound.keepAlive = entry
   wheel.tick()
