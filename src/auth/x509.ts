@@ -1,14 +1,21 @@
 import type { X509Certificate } from 'node:crypto'
 import type { PeerCertificate, SecuredConnection } from '../connection.ts'
 import { type FailureCode, ProxyError } from '../errors.ts'
-import { NO_GRANTS } from '../policy/permit.ts'
+import { type Grants, NO_GRANTS, type Variables } from '../policy/permit.ts'
 import type { RegisteredCa } from '../registry/cas.ts'
 import { factsOf } from '../registry/certificate-facts.ts'
 import { NO_THINGS, type Things } from '../registry/entries.ts'
 import type { CertificateEntry, CertificateStatus, Recognition, Registry } from '../registry/registry.ts'
 import type { SelfRegistration } from '../registry/self-registration.ts'
 import type { TrustMode } from '../tls/domains.ts'
-import { type Authenticated, type Authenticator, type AuthOutcome, type Credentials, GONE } from './authenticator.ts'
+import {
+  type Authenticated,
+  type Authenticator,
+  type AuthOutcome,
+  type Credentials,
+  GONE,
+  type Principal,
+} from './authenticator.ts'
 import {
   type Denial,
   denied,
@@ -99,25 +106,46 @@ function decide(one: Case, seen: PeerCertificate, known: Recognition, now: Date)
   return trust(options, seen, known.kind === 'registered', now) ?? admitted(one, known, now)
 }
 
-function admitted({ options, peer, ...rest }: Case, known: Recognition, now: Date): Authenticated {
+function admitted({ options, peer, cas, connection }: Case, known: Recognition, now: Date): Authenticated {
   const registry = options.registry()
   // A changed copy that a CA vouches for is the device that is registered: no more, and no less, than it.
   const same = known.kind === 'registered' || (known.kind === 'twin' && known.same === 'contents')
   const entry: CertificateEntry | null = same ? known.entry : null
   const things = (entry === null ? null : registry?.things(entry.things, entry.exclusive)) ?? NO_THINGS
+  const grants = registry?.grants(entry?.policies ?? options.policies) ?? NO_GRANTS
+  const disconnectAfterMs = options.cutAtExpiry ? Math.max(0, factsOf(peer.leaf).validTo - now.getTime()) : null
   // That the chain of a resumed session leads to a CA of today has just been asked; a live session is not ended by dates.
-  const admittedPeer = peer.resumed ? new Seen(peer, peer.verifyError) : peer
-  const rejudge = (): AuthOutcome => judgeAgain({ options, peer: admittedPeer, ...rest })
-  return {
-    kind: 'authenticated',
-    principal: principalOf(peer.leaf, entry, things),
-    grants: registry?.grants(entry?.policies ?? options.policies) ?? NO_GRANTS,
-    variables: certificateVariables(peer.leaf),
-    things,
-    disconnectAfterMs: options.cutAtExpiry ? Math.max(0, factsOf(peer.leaf).validTo - now.getTime()) : null,
-    refreshAfterMs: null,
-    refresh: async () => rejudge(),
-    rejudge,
+  const seen = peer.resumed ? new Seen(peer, peer.verifyError) : peer
+  const principal = principalOf(peer.leaf, entry, things)
+  return new Proved({ options, peer: seen, cas, connection }, principal, grants, things, disconnectAfterMs)
+}
+
+/** One for each session, for as long as it lives. */
+class Proved implements Authenticated {
+  readonly kind = 'authenticated'
+  readonly principal: Principal
+  readonly grants: Grants
+  readonly variables: Variables
+  readonly things: Things
+  readonly disconnectAfterMs: number | null
+  readonly refreshAfterMs = null
+  readonly #case: Case
+
+  constructor(one: Case, principal: Principal, grants: Grants, things: Things, disconnectAfterMs: number | null) {
+    this.#case = one
+    this.principal = principal
+    this.grants = grants
+    this.variables = certificateVariables(one.peer.leaf)
+    this.things = things
+    this.disconnectAfterMs = disconnectAfterMs
+  }
+
+  async refresh(): Promise<AuthOutcome> {
+    return this.rejudge()
+  }
+
+  rejudge(): AuthOutcome {
+    return judgeAgain(this.#case)
   }
 }
 

@@ -26,6 +26,8 @@ export abstract class Lifted extends Emitter implements ByteStream {
   #shut = false
 
   override on(event: string, listener: (...args: never[]) => void): this {
+    // There is none: what breaks is told by `close`. Node's streams want somebody to listen to theirs.
+    if (event === 'error') return this
     super.on(event, listener)
     if (event === 'data' && this.#flowing === null) this.resume()
     return this
