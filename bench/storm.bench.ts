@@ -16,6 +16,8 @@ const DURING = 'publish during the storm'
 /** The first storm finds a process that has just started, and code that has hardly run; the others what the first left. */
 const AT_FIRST = 'publish during the first storm'
 const STORMS = 3
+/** A storm on Node takes its time, and the later ones tell little that the first does not. */
+const stormsOn = (peer: string): number => (peer === 'node' ? 1 : STORMS)
 
 export const bench: Bench = {
   title: 'What happens when 5,000 devices come back at once?',
@@ -36,9 +38,12 @@ export const bench: Bench = {
     for (let round = 1; round <= rounds; round++) {
       for (const kind of kinds) {
         context.progress(`round ${round} of ${rounds}, ${kind.name}`)
+        if (kind.name === 'node' && !context.smoke) {
+          context.gap({ case: DURING, peer: kind.name, reason: 'left out for time: one storm only' })
+        }
         const side = await startSide(context, kind, {})
         try {
-          for (let nth = 0; nth < (context.smoke ? 2 : STORMS); nth++) {
+          for (let nth = 0; nth < (context.smoke ? 2 : stormsOn(kind.name)); nth++) {
             if (nth > 0) await settled(side)
             await storm(
               context,
