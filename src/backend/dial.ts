@@ -151,7 +151,11 @@ function attempt<S>(
     const onAbort = (): void => settle(canceled(signals))
     const timer = setTimeout(() => settle(new ProxyError('ERR_BACKEND_TIMEOUT', 'no answer in time')), deadlineMs)
     for (const signal of signals) signal.addEventListener('abort', onAbort)
-    callOff = begin(settle)
+    try {
+      callOff = begin(settle)
+    } catch (cause) {
+      settle(failure(cause as Error, false))
+    }
   })
 }
 

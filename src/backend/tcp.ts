@@ -1,6 +1,6 @@
 import type { LookupFunction } from 'node:net'
 import type { AuthorizedConnection } from '../connection.ts'
-import { Connector } from '../lifted/connect.ts'
+import { CONNECTOR, type Connector } from '../lifted/connect.ts'
 import type { Backend } from './backend.ts'
 import { type BalancedOptions, balanced } from './balanced.ts'
 import { type BackendTls, contextOf, dial, dialLifted, peerOf, type Server } from './dial.ts'
@@ -16,6 +16,8 @@ export interface TcpOptions extends BalancedOptions {
   readonly tls: BackendTls | null
   /** Whether streams without TLS are of the second transport, where they can be. */
   readonly lift?: boolean
+  /** Of the second transport; that of the process unless told. */
+  readonly connector?: Connector
   /** What answers for names behind the cache; `dns.lookup` unless told. */
   readonly lookup?: LookupFunction
 }
@@ -37,7 +39,7 @@ export interface TcpOptions extends BalancedOptions {
 export function tcp(options: TcpOptions): Backend {
   const { servers, proxyHeader } = options
   const resolver = new Resolver({ lookup: options.lookup })
-  const connector = options.lift === true ? new Connector() : null
+  const connector = options.lift === true ? (options.connector ?? CONNECTOR) : null
   const tls = options.tls === null ? null : { context: contextOf(options.tls), serverName: options.tls.serverName }
   return balanced(options, {
     servers,

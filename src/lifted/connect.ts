@@ -13,12 +13,13 @@ export interface Awaiting {
 }
 
 /** Until it is connected a socket of the runtime cannot be closed; more than so many may not be left behind by giving up. */
-export const MAX_UNANSWERED = 64
+export const MAX_UNANSWERED = 128
 
 /**
  * Connects without a stream of `node:net`, which costs more than all the rest of a dial. What this cannot do is to call a
  * connect off: who gives up leaves a socket behind that closes by itself once it is answered, or once the kernel gives up,
- * after two minutes. So `connect` says no while too many are unanswered, which a broker that is there never lets come to pass.
+ * after two minutes. So it is not ready while too many are unanswered: of a broker that is there, those of one moment of a
+ * storm; of one that is not, until the kernel has given up.
  */
 export class Connector {
   #unanswered = 0
@@ -34,13 +35,13 @@ export class Connector {
    */
   connect(to: Destination, keepAliveMs: number, awaiting: Awaiting): () => void {
     this.#unanswered++
-    const pending = new Pending(awaiting, keepAliveMs, () => this.#unanswered--)
+    const pending = new Pending(to, awaiting, keepAliveMs, () => this.#unanswered--)
     const where = 'path' in to ? { unix: to.path } : { hostname: to.address, port: to.port }
     try {
       // Its promise says nothing that the handlers do not.
       connectNative!({ ...where, allowHalfOpen: true, data: pending, socket: CONNECTING }).catch(ignore)
     } catch (cause) {
-      pending.onFailure(cause as Error)
+      pending.onFailure(cause as NodeJS.ErrnoException)
     }
     return () => pending.giveUp()
   }
@@ -48,11 +49,13 @@ export class Connector {
 
 /** What a socket has for `data` until it is connected. */
 class Pending {
+  readonly #to: Destination
   #awaiting: Awaiting | null
   readonly #keepAliveMs: number
-  readonly #answered: () => void
+  #answered: (() => void) | null
 
-  constructor(awaiting: Awaiting, keepAliveMs: number, answered: () => void) {
+  constructor(to: Destination, awaiting: Awaiting, keepAliveMs: number, answered: () => void) {
+    this.#to = to
     this.#awaiting = awaiting
     this.#keepAliveMs = keepAliveMs
     this.#answered = answered
@@ -73,14 +76,19 @@ class Pending {
     awaiting?.failed(new Error('the socket of this runtime is not as expected'))
   }
 
-  onFailure(cause: Error): void {
-    this.#answer()?.failed(cause)
+  /** The runtime names neither the place nor, in its message, what went wrong. */
+  onFailure({ code = 'UNKNOWN' }: NodeJS.ErrnoException): void {
+    const to = this.#to
+    const where = 'path' in to ? to.path : `${to.address}:${to.port}`
+    this.#answer()?.failed(Object.assign(new Error(`connect ${code} ${where}`), { code }))
   }
 
   #answer(): Awaiting | null {
     const awaiting = this.#awaiting
     this.#awaiting = null
-    this.#answered()
+    // Once, whatever the runtime tells.
+    this.#answered?.()
+    this.#answered = null
     return awaiting
   }
 }
@@ -90,9 +98,12 @@ const CONNECTING = {
   open(handle: NativeSocket): void {
     ;(handle.data as Pending).onOpen(handle)
   },
-  connectError({ data }: NativeSocket, cause: Error): void {
+  connectError({ data }: NativeSocket, cause: NodeJS.ErrnoException): void {
     ;(data as Pending).onFailure(cause)
   },
 }
+
+/** One for the process: what is left to the kernel outlives the backend that gave it up. */
+export const CONNECTOR = new Connector()
 
 function ignore(): void {}

@@ -227,8 +227,8 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
     try {
       return this.#settle(side)
     } finally {
-      this.#options.hold.release()
       this.#house.left(this)
+      this.#options.hold.release()
     }
   }
 
