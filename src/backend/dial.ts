@@ -7,9 +7,6 @@ import {
   type TLSSocket,
 } from 'node:tls'
 import { ProxyError } from '../errors.ts'
-import type { Connector, Destination } from '../lifted/connect.ts'
-import { lifted } from '../lifted/tcp.ts'
-import type { ByteStream } from '../relay.ts'
 import type { Resolver } from './resolve.ts'
 
 /** Where one broker listens: a host (name, IPv4, IPv6 without brackets) and port, or a unix socket. */
@@ -44,27 +41,39 @@ export interface DialOptions {
 
 /** One attempt at one server, ended by success, failure, deadline or signal; leaves no socket behind. */
 export function dial(options: DialOptions): Promise<Socket> {
-  return attempt(options, (settle) => {
-    const { server, header, tls, resolver } = options
+  const { server, header, tls, deadlineMs, signals } = options
+  return new Promise((resolve, reject) => {
     const socket = connectTcp({
-      ...('path' in server ? { path: server.path } : { host: server.host, port: server.port, lookup: resolver.lookup }),
+      ...('path' in server
+        ? { path: server.path }
+        : { host: server.host, port: server.port, lookup: options.resolver.lookup }),
       // A device may finish sending and still wait for its last messages.
       allowHalfOpen: true,
     })
     let stream = socket
 
-    const over = (outcome: Socket | ProxyError): void => {
+    const settle = (error: ProxyError | null): void => {
+      clearTimeout(timer)
+      for (const signal of signals) signal.removeEventListener('abort', onAbort)
       socket.off('connect', onConnect)
       for (const each of new Set([socket, stream])) each.off('error', onError).off('close', onClose)
-      settle(outcome)
+      if (error === null) resolve(stream)
+      else {
+        stream.destroy()
+        socket.destroy()
+        // What the device or we ourselves called off says nothing about the address.
+        if ('host' in server && !isAborted(signals)) options.resolver.doubt(server.host)
+        reject(error)
+      }
     }
-    const onError = (cause: NodeJS.ErrnoException): void => over(failure(cause, stream !== socket))
-    const onClose = (): void => over(new ProxyError('ERR_BACKEND_REFUSED', 'closed before it was open'))
+    const onAbort = (): void => settle(canceled(signals))
+    const onError = (cause: NodeJS.ErrnoException): void => settle(failure(cause, stream !== socket))
+    const onClose = (): void => settle(new ProxyError('ERR_BACKEND_REFUSED', 'closed before it was open'))
     const onConnect = (): void => {
       socket.setNoDelay(true)
       socket.setKeepAlive(true, KEEP_ALIVE_MS)
       if (header !== null) socket.write(header)
-      if (tls === null) over(socket)
+      if (tls === null) settle(null)
       else startTls(tls.context, tls.serverName)
     }
     const startTls = (context: SecureContext, serverName: string | null): void => {
@@ -72,7 +81,7 @@ export function dial(options: DialOptions): Promise<Socket> {
       try {
         secured = secure(socket, server, serverName, context)
       } catch (cause) {
-        over(new ProxyError('ERR_BACKEND_UNTRUSTED', messageOf(cause), { cause }))
+        settle(new ProxyError('ERR_BACKEND_UNTRUSTED', messageOf(cause), { cause }))
         return
       }
       stream = secured
@@ -80,7 +89,7 @@ export function dial(options: DialOptions): Promise<Socket> {
       secured.once('secureConnect', () => {
         // Asked again, because a runtime that forgot `rejectUnauthorized` would otherwise open the door.
         const trusted = secured.authorized
-        over(trusted ? secured : new ProxyError('ERR_BACKEND_UNTRUSTED', 'the certificate was not verified'))
+        settle(trusted ? null : new ProxyError('ERR_BACKEND_UNTRUSTED', 'the certificate was not verified'))
       })
     }
     const watch = (each: Socket): void => {
@@ -89,73 +98,10 @@ export function dial(options: DialOptions): Promise<Socket> {
       each.on('error', onError)
       each.on('close', onClose)
     }
-    watch(socket)
-    socket.once('connect', onConnect)
-    return () => {
-      stream.destroy()
-      socket.destroy()
-    }
-  })
-}
-
-/**
- * The same on the second transport, without TLS. Where there are several addresses, or a question to the resolver, or where
- * the runtime has no such transport, `node:net` dials, and its socket is lifted as far as it can be.
- */
-export function dialLifted(options: DialOptions & { readonly tls: null }, connector: Connector): Promise<ByteStream> {
-  const to = connector.isReady ? destinationOf(options) : null
-  if (to === null) return dial(options).then(lifted)
-  return attempt<ByteStream>(options, (settle) =>
-    connector.connect(to, KEEP_ALIVE_MS, {
-      connected(stream) {
-        stream.tune()
-        if (options.header !== null) stream.write(options.header)
-        settle(stream)
-      },
-      failed: (cause) => settle(failure(cause, false)),
-    }),
-  )
-}
-
-function destinationOf({ server, resolver }: DialOptions): Destination | null {
-  if ('path' in server) return server
-  const address = resolver.only(server.host)
-  return address === null ? null : { address, port: server.port }
-}
-
-/**
- * The deadline and the signals of one attempt.
- * @param begin is given what ends it, which counts once; returns what leaves nothing behind after a failure
- */
-function attempt<S>(
-  { server, deadlineMs, signals, resolver }: DialOptions,
-  begin: (settle: (outcome: S | ProxyError) => void) => () => void,
-): Promise<S> {
-  return new Promise((resolve, reject) => {
-    let callOff = ignore
-    let isOver = false
-    const settle = (outcome: S | ProxyError): void => {
-      if (isOver) return
-      isOver = true
-      clearTimeout(timer)
-      for (const signal of signals) signal.removeEventListener('abort', onAbort)
-      if (!(outcome instanceof ProxyError)) {
-        resolve(outcome)
-        return
-      }
-      callOff()
-      // What the device or we ourselves called off says nothing about the address.
-      if ('host' in server && !isAborted(signals)) resolver.doubt(server.host)
-      reject(outcome)
-    }
-    const onAbort = (): void => settle(canceled(signals))
     const timer = setTimeout(() => settle(new ProxyError('ERR_BACKEND_TIMEOUT', 'no answer in time')), deadlineMs)
     for (const signal of signals) signal.addEventListener('abort', onAbort)
-    try {
-      callOff = begin(settle)
-    } catch (cause) {
-      settle(failure(cause as Error, false))
-    }
+    watch(socket)
+    socket.once('connect', onConnect)
   })
 }
 

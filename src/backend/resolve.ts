@@ -82,13 +82,6 @@ export class Resolver {
     })
   }
 
-  /** The one address of a name, where that is known and nothing has to be asked; an IP address is its own. */
-  only(hostname: string): string | null {
-    if (isIP(hostname) !== 0) return hostname
-    const name = this.#names.get(hostname)
-    return name?.addresses.length === 1 && this.#isFresh(name) ? name.addresses[0]!.address : null
-  }
-
   /** Nobody could be reached at what the name stood for: the next one asks again. */
   doubt(hostname: string): void {
     const name = this.#names.get(hostname)

@@ -1,9 +1,9 @@
 import type { LookupFunction } from 'node:net'
 import type { AuthorizedConnection } from '../connection.ts'
-import { CONNECTOR, type Connector } from '../lifted/connect.ts'
+import { lifted } from '../lifted/tcp.ts'
 import type { Backend } from './backend.ts'
 import { type BalancedOptions, balanced } from './balanced.ts'
-import { type BackendTls, contextOf, dial, dialLifted, peerOf, type Server } from './dial.ts'
+import { type BackendTls, contextOf, dial, peerOf, type Server } from './dial.ts'
 import { Resolver } from './resolve.ts'
 
 export type { DialResult } from './balanced.ts'
@@ -16,8 +16,6 @@ export interface TcpOptions extends BalancedOptions {
   readonly tls: BackendTls | null
   /** Whether streams without TLS are of the second transport, where they can be. */
   readonly lift?: boolean
-  /** Of the second transport; that of the process unless told. */
-  readonly connector?: Connector
   /** What answers for names behind the cache; `dns.lookup` unless told. */
   readonly lookup?: LookupFunction
 }
@@ -39,15 +37,13 @@ export interface TcpOptions extends BalancedOptions {
 export function tcp(options: TcpOptions): Backend {
   const { servers, proxyHeader } = options
   const resolver = new Resolver({ lookup: options.lookup })
-  const connector = options.lift === true ? (options.connector ?? CONNECTOR) : null
   const tls = options.tls === null ? null : { context: contextOf(options.tls), serverName: options.tls.serverName }
   return balanced(options, {
     servers,
     peerOf,
-    attempt({ connection, ...attempt }) {
-      const header = proxyHeader?.(connection) ?? null
-      if (tls !== null || connector === null) return dial({ ...attempt, header, tls, resolver })
-      return dialLifted({ ...attempt, header, tls, resolver }, connector)
+    async attempt({ connection, ...attempt }) {
+      const socket = await dial({ ...attempt, header: proxyHeader?.(connection) ?? null, tls, resolver })
+      return options.lift === true && tls === null ? lifted(socket) : socket
     },
   })
 }

@@ -58,13 +58,6 @@ const PROVES = ['getTLSVersion', 'isSessionReused', 'getPeerX509Certificate', 'g
 /** True where the runtime has the second transport at all. */
 export const CAN_LIFT = process.versions.bun !== undefined
 
-interface Runtime {
-  connect?(options: object): Promise<unknown>
-}
-
-/** A socket that `open` or `connectError` of its handlers is told of; null on Node. */
-export const connectNative = (globalThis as { readonly Bun?: Runtime }).Bun?.connect ?? null
-
 /** Private to the runtime, so no type tells of it. */
 export const handleOf = (socket: Socket): NativeSocket | null =>
   (socket as unknown as { readonly _handle: NativeSocket | null })._handle

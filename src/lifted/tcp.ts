@@ -51,6 +51,7 @@ export function lifted(socket: Socket): ByteStream {
   const handle = handleOf(socket)!
   detach(socket)
   handle.reload({ socket: HANDLERS })
+  handle.pause()
   return new LiftedTcp(handle)
 }
 

@@ -201,24 +201,20 @@ const FEW_PORTS = `import fcntl,socket,struct
 s=socket.socket()
 fcntl.ioctl(s,0x8914,struct.pack('16sh',b'lo',0x41))`
 
-for (const lift of [false, true]) {
-  const transport = lift ? 'lifted' : 'portable'
-  asRoot(
-    `no local port left (${transport}): told as our own shortage, and no server is put to rest for it`,
-    async (t) => {
-      // A network of its own with four ports, so that nobody else runs out; what speaks to it runs in it, too.
-      const dir = folderFor(t)
-      const { spawnSync } = await import('node:child_process')
-      const { write } = await import('../support/proxy.ts')
-      const script = write(
-        dir,
-        'dial.ts',
-        `import { createServer } from 'node:net'
+asRoot('no local port left: told as our own shortage, counted, and no server is put to rest for it', async (t) => {
+  // A network of its own with four ports, so that nobody else runs out; what speaks to it runs in it, too.
+  const dir = folderFor(t)
+  const { spawnSync } = await import('node:child_process')
+  const { write } = await import('../support/proxy.ts')
+  const script = write(
+    dir,
+    'dial.ts',
+    `import { createServer } from 'node:net'
 import { tcp } from '${new URL('../../src/backend/tcp.ts', import.meta.url).pathname}'
 const dials = []
 const server = createServer(() => {}).listen({ port: 20000, host: '127.0.0.1' }, async () => {
   const backend = tcp({ name: 'main', identity: { username: null, password: null, clientId: null, keepAlive: 'device' },
-    servers: [{ host: '127.0.0.1', port: 20000 }], balance: 'leastconn', connectTimeoutMs: 5000, proxyHeader: null, tls: null, lift: ${lift},
+    servers: [{ host: '127.0.0.1', port: 20000 }], balance: 'leastconn', connectTimeoutMs: 5000, proxyHeader: null, tls: null,
     onDial: (result) => dials.push(result) })
   const signal = new AbortController().signal
   const open = []
@@ -232,23 +228,12 @@ const server = createServer(() => {}).listen({ port: 20000, host: '127.0.0.1' },
   process.exit()
 })
 `,
-      )
-      const run = `python3 -c "$1" && echo '40000 40003' > /proc/sys/net/ipv4/ip_local_port_range && exec "$2" "$3"`
-      const { stdout, stderr } = spawnSync('unshare', [
-        '-n',
-        'bash',
-        '-c',
-        run,
-        '--',
-        FEW_PORTS,
-        process.execPath,
-        script,
-      ])
-      t.log(String(stderr).slice(0, 300))
-      const seen = JSON.parse(String(stdout)) as { open: number; codes: string[]; dials: BrokerMode[] }
-      t.is(seen.open, 4)
-      t.deepEqual(seen.codes, ['ERR_DIAL_EXHAUSTED', 'ERR_DIAL_EXHAUSTED'])
-      t.deepEqual(seen.dials.slice(-2), ['exhausted', 'exhausted'] as unknown as BrokerMode[])
-    },
   )
-}
+  const run = `python3 -c "$1" && echo '40000 40003' > /proc/sys/net/ipv4/ip_local_port_range && exec "$2" "$3"`
+  const { stdout, stderr } = spawnSync('unshare', ['-n', 'bash', '-c', run, '--', FEW_PORTS, process.execPath, script])
+  t.log(String(stderr).slice(0, 300))
+  const seen = JSON.parse(String(stdout)) as { open: number; codes: string[]; dials: BrokerMode[] }
+  t.is(seen.open, 4)
+  t.deepEqual(seen.codes, ['ERR_DIAL_EXHAUSTED', 'ERR_DIAL_EXHAUSTED'])
+  t.deepEqual(seen.dials.slice(-2), ['exhausted', 'exhausted'] as unknown as BrokerMode[])
+})
