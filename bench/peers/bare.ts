@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { startProcess } from '../harness/proc.ts'
 import { ROOT, RUNTIME } from './brokergate.ts'
 import { cannotLookIntoMqtt } from './haproxy.ts'
-import { accepts, freePort, type PeerKind, type Setup, untilReady } from './peer.ts'
+import { freePort, type PeerKind, relayPeer, type Setup } from './peer.ts'
 
 /** No proxy for anybody: the floor, below which nothing that runs on this runtime can come. Only when it is asked for. */
 export const BARE: PeerKind = {
@@ -17,27 +17,13 @@ export const BARE: PeerKind = {
     const files = [at('server.pem'), at('server.key'), at('ca.pem')]
     const words = [...(setup.resumption ? ['tickets'] : []), ...(setup.strictSni ? ['refuse'] : [])]
     const script = join(import.meta.dirname, 'bare-relay.ts')
-    const from = performance.now()
-    const started = startProcess(RUNTIME, [script, String(port), String(brokerPort), ...files, ...words], {
-      cwd: ROOT,
-      cores,
-      logFile: join(folder, 'bare.out'),
-    })
-    await untilReady(started, () => accepts(port))
-    return {
-      name: this.name,
-      version: this.version() ?? '',
-      ports: { mqtt: port, https: 0, web: 0 },
-      pid: started.pid,
-      startedMs: performance.now() - from,
-      ended: started.ended,
-      drain() {
-        started.mayEnd()
-        started.signal('SIGTERM')
-      },
-      reload() {},
-      stop: started.stop,
-    }
+    return relayPeer(this, port, { drain: 'SIGTERM', reload: null }, () =>
+      startProcess(RUNTIME, [script, String(port), String(brokerPort), ...files, ...words], {
+        cwd: ROOT,
+        cores,
+        logFile: join(folder, 'bare.out'),
+      }),
+    )
   },
 }
 

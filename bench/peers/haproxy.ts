@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { startProcess } from '../harness/proc.ts'
 import { write } from './materials.ts'
-import { accepts, freePort, type Job, type PeerKind, type Setup, untilReady } from './peer.ts'
+import { freePort, type Job, type PeerKind, relayPeer, type Setup } from './peer.ts'
 
 export const HAPROXY: PeerKind = {
   name: 'haproxy',
@@ -23,28 +23,14 @@ export const HAPROXY: PeerKind = {
     const port = await freePort()
     const file = write(folder, 'haproxy.cfg', configuration(job, port))
     const openssl = write(folder, 'openssl.cnf', NO_TICKETS)
-    const from = performance.now()
-    const started = startProcess('haproxy', [setup.reloads ? '-W' : '-db', '-f', file], {
-      cwd: folder,
-      cores: job.cores,
-      logFile: join(folder, 'haproxy.out'),
-      env: setup.resumption ? {} : { OPENSSL_CONF: openssl },
-    })
-    await untilReady(started, () => accepts(port))
-    return {
-      name: this.name,
-      version: this.version() ?? '',
-      ports: { mqtt: port, https: 0, web: 0 },
-      pid: started.pid,
-      startedMs: performance.now() - from,
-      ended: started.ended,
-      drain() {
-        started.mayEnd()
-        started.signal('SIGUSR1')
-      },
-      reload: () => started.signal('SIGUSR2'),
-      stop: started.stop,
-    }
+    return relayPeer(this, port, { drain: 'SIGUSR1', reload: 'SIGUSR2' }, () =>
+      startProcess('haproxy', [setup.reloads ? '-W' : '-db', '-f', file], {
+        cwd: folder,
+        cores: job.cores,
+        logFile: join(folder, 'haproxy.out'),
+        env: setup.resumption ? {} : { OPENSSL_CONF: openssl },
+      }),
+    )
   },
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { startProcess } from '../harness/proc.ts'
 import { cannotLookIntoMqtt } from './haproxy.ts'
 import { write } from './materials.ts'
-import { accepts, freePort, type Job, type PeerKind, untilReady } from './peer.ts'
+import { freePort, type Job, type PeerKind, relayPeer } from './peer.ts'
 
 /** Where Debian's libnginx-mod-stream puts it; other builds have it inside. */
 const MODULE = '/usr/lib/nginx/modules/ngx_stream_module.so'
@@ -27,27 +27,13 @@ export const NGINX: PeerKind = {
     const { folder } = job
     const port = await freePort()
     const file = write(folder, 'nginx.conf', configuration(job, port))
-    const from = performance.now()
-    const started = startProcess('nginx', ['-p', folder, '-c', file, '-e', join(folder, 'nginx.err')], {
-      cwd: folder,
-      cores: job.cores,
-      logFile: join(folder, 'nginx.out'),
-    })
-    await untilReady(started, () => accepts(port))
-    return {
-      name: this.name,
-      version: this.version() ?? '',
-      ports: { mqtt: port, https: 0, web: 0 },
-      pid: started.pid,
-      startedMs: performance.now() - from,
-      ended: started.ended,
-      drain() {
-        started.mayEnd()
-        started.signal('SIGQUIT')
-      },
-      reload: () => started.signal('SIGHUP'),
-      stop: started.stop,
-    }
+    return relayPeer(this, port, { drain: 'SIGQUIT', reload: 'SIGHUP' }, () =>
+      startProcess('nginx', ['-p', folder, '-c', file, '-e', join(folder, 'nginx.err')], {
+        cwd: folder,
+        cores: job.cores,
+        logFile: join(folder, 'nginx.out'),
+      }),
+    )
   },
 }
 

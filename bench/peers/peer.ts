@@ -131,6 +131,34 @@ export function accepts(port: number): Promise<boolean> {
   })
 }
 
+/** A relay on one port, once it takes connections. */
+export async function relayPeer(
+  { name, version }: Pick<PeerKind, 'name' | 'version'>,
+  port: number,
+  signals: { readonly drain: NodeJS.Signals; readonly reload: NodeJS.Signals | null },
+  start: () => Started,
+): Promise<Peer> {
+  const from = performance.now()
+  const started = start()
+  await untilReady(started, () => accepts(port))
+  return {
+    name,
+    version: version() ?? '',
+    ports: { mqtt: port, https: 0, web: 0 },
+    pid: started.pid,
+    startedMs: performance.now() - from,
+    ended: started.ended,
+    drain() {
+      started.mayEnd()
+      started.signal(signals.drain)
+    },
+    reload() {
+      if (signals.reload !== null) started.signal(signals.reload)
+    },
+    stop: started.stop,
+  }
+}
+
 const given = new Set<number>()
 
 /** Never the same twice. */

@@ -11,7 +11,7 @@ import { CONNECT_PROPERTIES, userPropertyBytes, WILL_PROPERTIES } from './proper
 import type { MqttVersion } from './reason.ts'
 import { topicNameProblem } from './topic-rules.ts'
 
-/** What of CONNECT the policies ask for: all that a session keeps of it, so that it holds on to neither password nor payload. */
+/** What of CONNECT the policies ask for: all that a session itself keeps of it, without password and will payload. */
 export interface Asked {
   readonly version: MqttVersion
   /** Of the whole packet. */

@@ -187,18 +187,17 @@ export class Inbound extends Lane {
   #publish(bytes: Buffer, start: number, bodyAt: number, have: number): number {
     const { flags, remainingLength } = this.cursor
     const { rules, version } = this.#shared.options
-    const head = HEAD
-    const read = head.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
+    const read = HEAD.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
     if (read > 0) return read
     if (read < 0) return this.#fault(read === OVERSIZED ? 'ERR_PACKET_TOO_LARGE' : 'ERR_PACKET_MALFORMED')
     // [MQTT-3.3.4-6]
-    if (head.hasSubscriptionIdentifier) return this.#fault('ERR_PACKET_MALFORMED')
-    if (rules.payloadBytes !== null && head.payloadBytes > rules.payloadBytes) {
+    if (HEAD.hasSubscriptionIdentifier) return this.#fault('ERR_PACKET_MALFORMED')
+    if (rules.payloadBytes !== null && HEAD.payloadBytes > rules.payloadBytes) {
       this.#shared.limited('payload')
       return this.#fault('ERR_PAYLOAD_TOO_LARGE')
     }
     let aliased: Aliased | null = null
-    if (head.alias >= 0 || head.topicAt === head.topicEnd) {
+    if (HEAD.alias >= 0 || HEAD.topicAt === HEAD.topicEnd) {
       aliased = this.#aliased(bytes)
       if (aliased === null) return FAULT
     }
@@ -207,18 +206,17 @@ export class Inbound extends Lane {
 
   /** The alias this publish sets or goes by; null after a fault. */
   #aliased(bytes: Buffer): Aliased | null {
-    const head = HEAD
-    const named = head.topicAt < head.topicEnd
-    if (head.alias < 0) {
+    const named = HEAD.topicAt < HEAD.topicEnd
+    if (HEAD.alias < 0) {
       // A topic name of no bytes, and no alias in its place [MQTT-4.7.3-1].
       this.#fault('ERR_TOPIC_INVALID')
       return null
     }
-    if (head.alias > 0 && head.alias <= this.#shared.terms.topicAliasMaximum) {
+    if (HEAD.alias > 0 && HEAD.alias <= this.#shared.terms.topicAliasMaximum) {
       this.#aliases ??= new TopicAliases()
       const aliased = named
-        ? this.#aliases.define(head.alias, bytes, head.topicAt, head.topicEnd)
-        : this.#aliases.get(head.alias)
+        ? this.#aliases.define(HEAD.alias, bytes, HEAD.topicAt, HEAD.topicEnd)
+        : this.#aliases.get(HEAD.alias)
       if (aliased !== null && aliased !== undefined) return aliased
     }
     this.#shared.limited('topic_alias')
@@ -227,15 +225,14 @@ export class Inbound extends Lane {
   }
 
   #decide(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
-    const head = HEAD
     const shared = this.#shared
     const { rules } = shared.options
-    const named = head.topicAt < head.topicEnd
+    const named = HEAD.topicAt < HEAD.topicEnd
     const retain = (this.cursor.flags & 1) !== 0
     if (this.#judges || this.#rulesRead) {
       const topic =
         named || aliased === null
-          ? this.#topic(bytes, head.topicAt, head.topicEnd)
+          ? this.#topic(bytes, HEAD.topicAt, HEAD.topicEnd)
           : this.#topic(aliased.topic, 0, aliased.topic.length)
       if (topic.problem !== null) {
         shared.limited('topic')
@@ -274,12 +271,11 @@ export class Inbound extends Lane {
 
   #propertiesTooLarge(): boolean {
     const { rules } = this.#shared.options
-    const head = HEAD
     const over = (size: number, limit: number | null) => limit !== null && size > limit
     if (
-      !over(head.contentTypeBytes, rules.contentTypeBytes) &&
-      !over(head.correlationDataBytes, rules.correlationDataBytes) &&
-      !over(head.userPropertyBytes, rules.userPropertyBytes)
+      !over(HEAD.contentTypeBytes, rules.contentTypeBytes) &&
+      !over(HEAD.correlationDataBytes, rules.correlationDataBytes) &&
+      !over(HEAD.userPropertyBytes, rules.userPropertyBytes)
     ) {
       return false
     }
@@ -301,26 +297,25 @@ export class Inbound extends Lane {
   }
 
   #forward(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
-    const head = HEAD
     const { rules, version } = this.#shared.options
-    if (head.qos !== 0 && this.follows) {
+    if (HEAD.qos !== 0 && this.follows) {
       const { passed } = this.flight
       const full = version === 5 && rules.receiveMaximum !== null && passed.size >= this.#shared.terms.receiveMaximum
-      if (full && !passed.has(head.packetId)) {
+      if (full && !passed.has(HEAD.packetId)) {
         this.#shared.limited('receive_maximum')
         return this.#fault('ERR_RECEIVE_MAXIMUM')
       }
-      this.flight.publishPassed(head.packetId)
+      this.flight.publishPassed(HEAD.packetId)
     }
     const expiry = this.#shorterExpiry(bytes)
     let topic: Buffer | null = null
     if (aliased !== null) {
-      if (head.topicAt === head.topicEnd && !aliased.told) topic = aliased.topic
+      if (HEAD.topicAt === HEAD.topicEnd && !aliased.told) topic = aliased.topic
       aliased.told = true
     }
     if (topic === null && expiry < 0) return PASS
-    this.replacement = rebuilt(bytes, start, bodyAt, this.cursor.remainingLength, head, topic, expiry)
-    this.replaced = head.end - bodyAt
+    this.replacement = rebuilt(bytes, start, bodyAt, this.cursor.remainingLength, HEAD, topic, expiry)
+    this.replaced = HEAD.end - bodyAt
     return REPLACE
   }
 

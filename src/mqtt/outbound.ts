@@ -187,8 +187,7 @@ export class Outbound extends Lane {
   #publish(bytes: Buffer, start: number, bodyAt: number, have: number): number {
     const { flags, remainingLength } = this.cursor
     const { version } = this.#shared.options
-    const head = HEAD
-    const read = head.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
+    const read = HEAD.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
     if (read > 0) return read
     if (read === OVERSIZED && this.#shared.options.device.topicAliasMaximum === 0) {
       // Ended for it, the session would get it again with its next connection, and so for ever.
@@ -197,7 +196,7 @@ export class Outbound extends Lane {
     }
     if (read < 0) return this.#fault()
     let aliased: Aliased | null = null
-    if (head.alias >= 0 || head.topicAt === head.topicEnd) {
+    if (HEAD.alias >= 0 || HEAD.topicAt === HEAD.topicEnd) {
       aliased = this.#aliased(bytes)
       if (aliased === null) return this.#fault()
     }
@@ -205,21 +204,19 @@ export class Outbound extends Lane {
   }
 
   #aliased(bytes: Buffer): Aliased | null {
-    const head = HEAD
-    if (head.alias < 1 || head.alias > this.#shared.options.device.topicAliasMaximum) return null
+    if (HEAD.alias < 1 || HEAD.alias > this.#shared.options.device.topicAliasMaximum) return null
     this.#aliases ??= new TopicAliases()
-    if (head.topicAt === head.topicEnd) return this.#aliases.get(head.alias) ?? null
-    return this.#aliases.define(head.alias, bytes, head.topicAt, head.topicEnd)
+    if (HEAD.topicAt === HEAD.topicEnd) return this.#aliases.get(HEAD.alias) ?? null
+    return this.#aliases.define(HEAD.alias, bytes, HEAD.topicAt, HEAD.topicEnd)
   }
 
   #mayReceive(bytes: Buffer, aliased: Aliased | null): boolean {
     const shared = this.#shared
-    const head = HEAD
     if (this.#judges) {
       const topic =
-        aliased !== null && head.topicAt === head.topicEnd
+        aliased !== null && HEAD.topicAt === HEAD.topicEnd
           ? this.#topic(aliased.topic, 0, aliased.topic.length)
-          : this.#topic(bytes, head.topicAt, head.topicEnd)
+          : this.#topic(bytes, HEAD.topicAt, HEAD.topicEnd)
       const receive = topic.receive ?? shared.permit.allows('iot:Receive', topic.resource)
       if (shared.permit.timeless === true && topic !== NO_TEXT) topic.receive = receive
       if (!shared.permits(receive, 'iot:Receive', topic.resource)) return false
@@ -239,11 +236,10 @@ export class Outbound extends Lane {
   }
 
   #deliver(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
-    const head = HEAD
     const { remainingLength } = this.cursor
     let topic: Buffer | null = null
     if (aliased !== null) {
-      if (head.topicAt === head.topicEnd && !aliased.told) topic = aliased.topic
+      if (HEAD.topicAt === HEAD.topicEnd && !aliased.told) topic = aliased.topic
       const { maximumPacketBytes } = this.#shared.options.device
       // With its topic name it would be more than the device takes: then it is as if it had been sent [MQTT-3.1.2-25].
       if (topic !== null && maximumPacketBytes !== null && rebuiltLength(remainingLength, topic) > maximumPacketBytes) {
@@ -251,10 +247,10 @@ export class Outbound extends Lane {
       }
       aliased.told = true
     }
-    if (head.qos !== 0 && this.follows) this.flight.publishPassed(head.packetId)
+    if (HEAD.qos !== 0 && this.follows) this.flight.publishPassed(HEAD.packetId)
     if (topic === null) return PASS
-    this.replacement = rebuilt(bytes, start, bodyAt, remainingLength, head, topic, -1)
-    this.replaced = head.end - bodyAt
+    this.replacement = rebuilt(bytes, start, bodyAt, remainingLength, HEAD, topic, -1)
+    this.replaced = HEAD.end - bodyAt
     return REPLACE
   }
 

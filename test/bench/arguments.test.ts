@@ -34,6 +34,7 @@ test('questions keep their order, whatever the order of the arguments', (t) => {
 
 test('a value comes behind the name or behind an equals sign', (t) => {
   t.like(parse('--rounds', '3', '--against=none'), { arguments: { rounds: 3, peers: ['brokergate'] } })
+  t.like(parse('--against', 'bare'), { arguments: { peers: ['brokergate', 'bare'] } })
   t.like(parse('--against', 'nginx,../other'), { arguments: { peers: ['brokergate', 'nginx', '../other'] } })
   t.like(parse('--broker', 'mosquitto', '--out', '/tmp/x'), { arguments: { broker: 'mosquitto', out: '/tmp/x' } })
 })
