@@ -33,6 +33,8 @@ export interface AcceptedSocket extends ByteStream {
   unshift(chunk: Buffer): unknown
   /** What has come and is not read; null when there is nothing. Only while it is paused. */
   read(): unknown
+  /** Gone once what was written is out. */
+  destroySoon(): unknown
   listeners(event: 'close'): unknown[]
   on(event: 'data', listener: (chunk: Buffer) => void): unknown
   on(event: 'drain' | 'end' | 'close' | 'error', listener: () => void): unknown
@@ -42,6 +44,8 @@ export interface AcceptedSocket extends ByteStream {
 /** Stage 1. A socket, nothing believed yet. */
 export interface AcceptedConnection extends Origin {
   readonly socket: AcceptedSocket
+  /** Of the device's first flight, where that is its hello alone; null until it has come, or when early data follows. */
+  readonly flightBytes: number | null
 }
 
 /** Stage 2. TLS is up; the admissions left are the ones the ClientHello allows. */

@@ -103,7 +103,7 @@ async function pass(
   const origin = behind(accepted, greeting)
   const visit = parts.governor.arrive(origin.remoteAddress)
   life.visit = visit
-  const connection = { ...origin, visit }
+  const connection = { ...origin, visit, flightBytes: greeting.hello.hasEarlyData ? null : greeting.bytes }
   life.connection = connection
   const { generation, leave } = parts.enter()
   life.leave = leave
@@ -132,6 +132,7 @@ function accept(socket: AcceptedSocket, listener: ListenerOptions, acceptedAt: n
     remoteAddress: (socket.remoteAddress ?? NO_ADDRESS).replace(/^::ffff:(?=\d+\.)/, ''),
     remotePort: socket.remotePort ?? 0,
     acceptedAt,
+    flightBytes: null,
   }
 }
 
@@ -239,7 +240,7 @@ function end(
     if (trace.stage === 'hello') {
       parts.metrics.hello(reason === 'probe' ? 'probe' : error === null ? 'ok' : reasonOf(error.code))
     }
-    void sendAlert(connection.socket, error?.failure.alert ?? null)
+    void sendAlert(connection.socket, error?.failure.alert ?? null, connection.flightBytes)
   } else {
     if (error !== null && trace.stage === 'handshake') parts.metrics.handshake(reasonOf(error.code), 'none', 0)
     if (stream.destroyed !== true) setTimeout(() => stream.destroy(), LINGER_MS)

@@ -100,6 +100,13 @@ export abstract class Lifted extends Emitter implements ByteStream {
     return this
   }
 
+  /** As of `node:net`: gone once what was written is out. Nobody reads any more. */
+  destroySoon(): this {
+    if (this.#unsent === null) return this.destroy()
+    this.readableEnded = true
+    return this.end()
+  }
+
   /** The peer has said its last, whether or not it was read. */
   get peerEnded(): boolean {
     return this.#peerEnded

@@ -51,7 +51,6 @@ export function lifted(socket: Socket): ByteStream {
   const handle = handleOf(socket)!
   detach(socket)
   handle.reload({ socket: HANDLERS })
-  handle.pause()
   return new LiftedTcp(handle)
 }
 

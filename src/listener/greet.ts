@@ -1,7 +1,7 @@
 import type { AcceptedSocket } from '../connection.ts'
 import { ProxyError } from '../errors.ts'
 import { type Ears, listen, type StreamListener, unlisten } from '../relay.ts'
-import { type ClientHello, HelloReader } from './client-hello.ts'
+import { type ClientHello, type HelloParse, HelloReader } from './client-hello.ts'
 import type { ListenerOptions } from './listener.ts'
 import { looksLikeProxyHeader, parseProxyHeader } from './proxy-protocol.ts'
 
@@ -9,6 +9,8 @@ export type Greeting =
   | {
       readonly kind: 'hello'
       readonly hello: ClientHello
+      /** Of its TLS records. */
+      readonly bytes: number
       /** What a trusted PROXY header said; null where none was sent, or it named nobody. */
       readonly source: { readonly address: string; readonly port: number } | null
     }
@@ -90,11 +92,11 @@ class Greeter implements StreamListener {
     this.#over()
     // TLSSocket reads what is buffered on the socket it wraps.
     this.#socket.unshift(this.#reader.taken())
-    this.#resolve({ kind: 'hello', hello: result, source: this.#source })
+    this.#resolve({ kind: 'hello', hello: result.hello, bytes: result.bytes, source: this.#source })
   }
 
   /** Null: there is more to come. */
-  #look(chunk: Buffer): ClientHello | ProxyError | null {
+  #look(chunk: Buffer): Extract<HelloParse, { kind: 'hello' }> | ProxyError | null {
     this.#seen += chunk.length
     let rest = chunk
     if (this.#header !== null) {
@@ -118,7 +120,7 @@ class Greeter implements StreamListener {
       case 'incomplete':
         return null
       case 'hello':
-        return parse.hello
+        return parse
       case 'not-tls':
         // Enough to tell HTTP, MQTT and SSH apart; what follows may be a password.
         return new ProxyError('ERR_NOT_TLS', `first bytes ${rest.subarray(0, 3).toString('hex')}`)

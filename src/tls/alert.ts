@@ -18,14 +18,29 @@ const MAX_DRAINED = 64 * 1_024
  * alert that has already arrived. So our side is ended, and what the client still sends is read and dropped until it
  * hangs up, within a bound of time and one of bytes.
  *
- * `code` null ends in silence, in the same gentle way.
+ * Who has said its first flight and nothing else says no more before it is answered (RFC 8446 §2): its socket is closed
+ * at once, so that a flood of refusals holds no descriptors.
+ *
+ * @param code null ends in silence, in the same gentle way
+ * @param flightBytes of the first flight, given back to the socket; null where it is not whole, or the client may say more
  */
-export function sendAlert(socket: AcceptedSocket, code: number | null): Promise<void> {
+export function sendAlert(
+  socket: AcceptedSocket,
+  code: number | null,
+  flightBytes: number | null = null,
+): Promise<void> {
   // Stays for good: an error of a socket that is going away concerns nobody.
   socket.on('error', ignore)
   if (socket.destroyed === true) return Promise.resolve()
-  return new Promise((resolve) => new Goodbye(socket, resolve).say(code))
+  if (flightBytes === null || (socket.read() as Buffer | null)?.length !== flightBytes) {
+    return new Promise((resolve) => new Goodbye(socket, resolve).say(code))
+  }
+  if (code !== null) socket.write(alertOf(code))
+  socket.destroySoon()
+  return Promise.resolve()
 }
+
+const alertOf = (code: number): Buffer => Buffer.from([ALERT, 3, 3, 0, 2, FATAL, code])
 
 class Goodbye implements StreamListener {
   readonly #socket: AcceptedSocket
@@ -45,7 +60,7 @@ class Goodbye implements StreamListener {
     const socket = this.#socket
     listen(socket, this)
     socket.resume()
-    if (code !== null) socket.write(Buffer.from([ALERT, 3, 3, 0, 2, FATAL, code]))
+    if (code !== null) socket.write(alertOf(code))
     socket.end()
     if (socket.readableEnded === true) this.onEnd()
   }
