@@ -18,7 +18,8 @@ import { AUTHORIZERS } from './plugins.ts'
 import { NO_LOG, type RegistryLog, type WatchedRegistry } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
 import type { TicketSecret } from './store/ticket-secret.ts'
-import { createDomains, type Domain, type DomainOptions, type Domains, DomainsError } from './tls/domains.ts'
+import type { DomainOptions } from './tls/domain-options.ts'
+import { createDomains, type Domain, type Domains, DomainsError } from './tls/domains.ts'
 
 /** What one generation of the settings turns into: everything that answers a question about a device. */
 export interface Generation {

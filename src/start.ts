@@ -18,17 +18,19 @@ import type { FrontParts } from './https/parts.ts'
 import { addressMatcher } from './listener/addresses.ts'
 import { Doors, type DoorsChange } from './listener/doors.ts'
 import { Governor } from './listener/governor.ts'
-import { Acceptor, type Capacity, type Listener, type ListenerOptions } from './listener/listener.ts'
+import { Acceptor, type Capacity, type ListenerOptions } from './listener/listener.ts'
 import { Penalties } from './listener/penalties.ts'
 import { Portions } from './listener/portions.ts'
 import { KeepAliveWheel } from './mqtt/keep-alive.ts'
 import { Lifetimes } from './mqtt/lifetimes.ts'
 import { Seats } from './mqtt/seats.ts'
-import { type DeniedAction, type LiveSession, mqttHandler, type Parting } from './mqtt/session.ts'
+import { mqttHandler } from './mqtt/session.ts'
+import type { DeniedAction, LiveSession, Parting } from './mqtt/session-contract.ts'
 import { shields } from './mqtt/shield.ts'
 import { createServe, type Parts } from './proxy.ts'
 import type { RegistryLog } from './registry/live.ts'
 import type { RegisteredEvent, Registrar } from './registry/self-registration.ts'
+import type { Prepared, Running } from './running.ts'
 import type { Store } from './store/store.ts'
 import type { TicketSecret } from './store/ticket-secret.ts'
 import type { Domain } from './tls/domains.ts'
@@ -73,45 +75,10 @@ export interface StartOptions {
   readonly committed: (material: Material) => void
 }
 
-/** A change of the settings that has been made possible, and waits for the word. */
-export interface Prepared {
-  /** From here on it counts. */
-  commit(): void
-  /** As if it had never been. */
-  abort(): Promise<void>
-}
-
 /** What there is too little of, and what follows from it. */
 export interface Shedding {
   /** 1: only few full handshakes; 2: nothing new at all. */
   readonly stage: 0 | 1 | 2
-}
-
-/** A proxy that accepts, in this process. */
-export interface Running {
-  readonly listeners: readonly Pick<Listener, 'host' | 'port'>[]
-  /** Connections and sessions of this process. */
-  readonly live: { readonly connections: number; readonly sessions: number }
-  /** Every session of this process, to be looked at and ended. */
-  readonly sessions: Members<LiveSession>
-  /** Those of the generation in force, by their names in the settings. */
-  readonly registries: Generation['registries']
-  /** An overlay has grown: whoever has it reads on. */
-  readOverlay(registry: string): void
-  /** Makes the next generation, with all that can go wrong; issues say why there is none. Nothing has changed yet. */
-  prepare(material: Material): Promise<Prepared | { readonly issues: readonly string[] }>
-  /** The answer of `shedding` has changed. */
-  shed(): void
-  /** Closes the listeners. Who is on the way in may still come in; HTTP connections end with their running request. */
-  stopAccepting(): Promise<void>
-  /** From now on this is the answer to CONNECT. */
-  turnAway(parting: Pick<Parting, 'code' | 'serverReference'>): void
-  /** Whoever is on the way in stops there. */
-  stopEntering(): void
-  /** Everybody who has to be told to go. */
-  leaving(): Iterable<Leaving>
-  /** Ends what is left. */
-  close(): Promise<void>
 }
 
 export type Started =

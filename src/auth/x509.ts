@@ -7,7 +7,7 @@ import { factsOf } from '../registry/certificate-facts.ts'
 import { NO_THINGS, type Things } from '../registry/entries.ts'
 import type { CertificateEntry, CertificateStatus, Recognition, Registry } from '../registry/registry.ts'
 import type { SelfRegistration } from '../registry/self-registration.ts'
-import type { TrustMode } from '../tls/domains.ts'
+import type { TrustMode } from '../tls/domain-options.ts'
 import {
   type Authenticated,
   type Authenticator,

@@ -6,7 +6,7 @@ import type { Log } from '../control/log.ts'
 import type { MetricsParts } from '../control/metrics.ts'
 import type { DrainOrder } from '../control/process-drain.ts'
 import { Emptier } from '../control/server-drains.ts'
-import type { LiveSession } from '../mqtt/session.ts'
+import type { LiveSession } from '../mqtt/session-contract.ts'
 
 /** The end of the instance: nobody is left to serve those who are still on the way in. */
 export function shutdownOrder({ drain }: Pick<Settings, 'drain'>): DrainOrder {

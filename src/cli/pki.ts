@@ -5,12 +5,13 @@ import {
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
-  sign,
   X509Certificate,
 } from 'node:crypto'
 import { isIP } from 'node:net'
 import forge from 'node-forge'
 import { certificateParts } from '../registry/der.ts'
+import { bitString, encode, integer, oid, time, tlv, toPem } from './der.ts'
+import { signatureAlgorithm } from './signature-algorithm.ts'
 
 // A development PKI: the CA, the server and the devices of a first run and of the tests. Names, extensions and
 // times are encoded by node-forge; every key and signature is made by node:crypto, because forge has no ECDSA and
@@ -286,49 +287,6 @@ function createKeys(options: KeyOptions): { readonly privateKey: KeyObject; read
     : generateKeyPairSync('ec', { namedCurve: options.curve ?? 'P-256' })
 }
 
-const RSA_OIDS = {
-  sha1: '1.2.840.113549.1.1.5',
-  sha256: '1.2.840.113549.1.1.11',
-  sha384: '1.2.840.113549.1.1.12',
-  sha512: '1.2.840.113549.1.1.13',
-} as const
-const ECDSA_OIDS = {
-  sha1: '1.2.840.10045.4.1',
-  sha256: '1.2.840.10045.4.3.2',
-  sha384: '1.2.840.10045.4.3.3',
-  sha512: '1.2.840.10045.4.3.4',
-} as const
-const HASH_OIDS = {
-  sha1: '1.3.14.3.2.26',
-  sha256: '2.16.840.1.101.3.4.2.1',
-  sha384: '2.16.840.1.101.3.4.2.2',
-  sha512: '2.16.840.1.101.3.4.2.3',
-} as const
-const HASH_BYTES = { sha1: 20, sha256: 32, sha384: 48, sha512: 64 } as const
-
-function signatureAlgorithm(
-  key: KeyObject,
-  hash: keyof typeof RSA_OIDS,
-  pss: boolean,
-): { readonly der: Buffer; readonly sign: (tbs: Buffer) => Buffer } {
-  const asNull = Buffer.from('0500', 'hex')
-  if (key.asymmetricKeyType === 'rsa' && pss) {
-    // RSASSA-PSS-params, RFC 4055 §3.1: hash, MGF1 with the same hash, a salt as long as the hash.
-    const hashAlgorithm = tlv(0x30, oid(HASH_OIDS[hash]), asNull)
-    const mgf = tlv(0x30, oid('1.2.840.113549.1.1.8'), hashAlgorithm)
-    const saltLength = integer(Buffer.from([HASH_BYTES[hash]]))
-    const params = tlv(0x30, tlv(0xa0, hashAlgorithm), tlv(0xa1, mgf), tlv(0xa2, saltLength))
-    // 6 is RSA_PKCS1_PSS_PADDING.
-    const padded = { key, padding: 6, saltLength: HASH_BYTES[hash] }
-    return { der: tlv(0x30, oid('1.2.840.113549.1.1.10'), params), sign: (tbs) => sign(hash, tbs, padded) }
-  }
-  if (key.asymmetricKeyType === 'rsa') {
-    return { der: tlv(0x30, oid(RSA_OIDS[hash]), asNull), sign: (tbs) => sign(hash, tbs, key) }
-  }
-  // ECDSA parameters are absent, not NULL (RFC 5758 §3.2).
-  return { der: tlv(0x30, oid(ECDSA_OIDS[hash])), sign: (tbs) => sign(hash, tbs, key) }
-}
-
 function nameOf(commonName: string | null, organization?: string): Buffer {
   const attribute = (name: string, value: string) => ({ name, value, valueTagClass: asn1.Type.UTF8 })
   const holder = pki.createCertificate()
@@ -369,51 +327,9 @@ function randomSerial(): Buffer {
   return serial
 }
 
-/** UTCTime through 2049, GeneralizedTime after that (RFC 5280 §4.1.2.5). Whole seconds, as both forms demand. */
-function time(date: Date): Buffer {
-  const year = date.getUTCFullYear()
-  return year >= 1950 && year < 2050
-    ? tlv(0x17, Buffer.from(asn1.dateToUtcTime(date), 'latin1'))
-    : tlv(0x18, Buffer.from(asn1.dateToGeneralizedTime(date), 'latin1'))
-}
-
 function rawExtension(extension: RawExtension): Buffer {
   const critical = extension.critical ? [Buffer.from('0101ff', 'hex')] : []
   return tlv(0x30, oid(extension.oid), ...critical, tlv(0x04, extension.value))
-}
-
-function oid(dotted: string): Buffer {
-  return tlv(0x06, Buffer.from(asn1.oidToDer(dotted).getBytes(), 'latin1'))
-}
-
-/** A positive INTEGER in as few octets as it needs. */
-function integer(magnitude: Buffer): Buffer {
-  let from = 0
-  while (from < magnitude.length - 1 && magnitude[from] === 0) from++
-  const minimal = magnitude.subarray(from)
-  return minimal[0]! >= 0x80 ? tlv(0x02, Buffer.from([0]), minimal) : tlv(0x02, minimal)
-}
-
-function bitString(bytes: Buffer): Buffer {
-  return tlv(0x03, Buffer.from([0]), bytes)
-}
-
-function encode(tree: forge.asn1.Asn1): Buffer {
-  return Buffer.from(asn1.toDer(tree).getBytes(), 'latin1')
-}
-
-/** Tag, definite length, contents (X.690 §8.1, §10.1). */
-function tlv(tag: number, ...contents: readonly Uint8Array[]): Buffer {
-  let length = 0
-  for (const content of contents) length += content.length
-  const head = [tag]
-  if (length < 0x80) head.push(length)
-  else {
-    const digits: number[] = []
-    for (let rest = length; rest > 0; rest = Math.floor(rest / 256)) digits.unshift(rest % 256)
-    head.push(0x80 | digits.length, ...digits)
-  }
-  return Buffer.concat([Buffer.from(head), ...contents])
 }
 
 function evenHex(hex: string): string {
@@ -423,9 +339,4 @@ function evenHex(hex: string): string {
 function checkedIp(ip: string): string {
   if (isIP(ip) === 0) throw new Error(`${ip} is not an IP address`)
   return ip
-}
-
-function toPem(label: string, der: Buffer): string {
-  const lines = der.toString('base64').replace(/.{64}(?=.)/g, '$&\n')
-  return `-----BEGIN ${label}-----\n${lines}\n-----END ${label}-----\n`
 }

@@ -1,4 +1,4 @@
-import type { LiveSession } from '../mqtt/session.ts'
+import type { LiveSession } from '../mqtt/session-contract.ts'
 
 /** One live session, for an operator. */
 export interface ConnectionRow {

@@ -1,5 +1,5 @@
 import { reasonOf } from '../errors.ts'
-import type { DeniedAction } from '../mqtt/session.ts'
+import type { DeniedAction } from '../mqtt/session-contract.ts'
 import type { Log } from './log.ts'
 
 /** Lines per second and process. A device that is denied one topic may try it with every message. */

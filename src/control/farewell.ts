@@ -1,5 +1,5 @@
 import type { FailureCode } from '../errors.ts'
-import type { Parting } from '../mqtt/session.ts'
+import type { Parting } from '../mqtt/session-contract.ts'
 
 /** Somebody who has to be told to go. */
 export interface Leaving {

@@ -1,5 +1,5 @@
 import type { DrainedServer, DrainedServers } from '../backend/drained.ts'
-import type { LiveSession } from '../mqtt/session.ts'
+import type { LiveSession } from '../mqtt/session-contract.ts'
 import { type Clock, farewell, REAL_CLOCK } from './farewell.ts'
 import type { Log } from './log.ts'
 import type { MetricsParts } from './metrics.ts'

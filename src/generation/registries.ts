@@ -4,7 +4,7 @@ import type { ArnHead } from '../policy/permit.ts'
 import { headWarnings } from '../registry/head-warnings.ts'
 import { liveRegistry, type RegistryLog, type WatchedRegistry } from '../registry/live.ts'
 import { type LiveRevocations, RevocationFiles } from '../registry/revocations.ts'
-import { certificatesOf } from '../tls/domains.ts'
+import { certificatesOf } from '../tls/domain-options.ts'
 import type { Lease } from './shared.ts'
 
 export interface RegistryDeps {

@@ -20,24 +20,14 @@ import { identityChanges } from './identity.ts'
 import { limitChanges, type Terms, termsOf } from './in-force.ts'
 import type { KeepAliveWheel } from './keep-alive.ts'
 import { type Lifetimes, WSS_LIFETIME_MS } from './lifetimes.ts'
-import {
-  type DeniedAction,
-  type LiveSession,
-  type Parting,
-  Session,
-  type SessionHouse,
-  type SessionTimes,
-  seconds,
-  versionName,
-} from './live-session.ts'
+import { Session, seconds, versionName } from './live-session.ts'
 import { type Tell, tellConnectFailed } from './presence.ts'
 import { type Elsewhere, type MqttVersion, refusal } from './reason.ts'
 import { rewriteConnect } from './rewrite.ts'
 import type { Seats } from './seats.ts'
+import type { DeniedAction, LiveSession, Parting, SessionHouse, SessionTimes } from './session-contract.ts'
 import type { Shield } from './shield.ts'
 import { type Hold, Takeover } from './takeover.ts'
-
-export type { DeniedAction, LiveSession, Parting } from './live-session.ts'
 
 export interface SessionLimits extends SessionTimes {
   /** For the whole CONNECT, from the end of the handshake. */

@@ -17,7 +17,7 @@ import {
   selfRegistration,
 } from '../../src/registry/self-registration.ts'
 import { parseTemplate } from '../../src/registry/template.ts'
-import type { TrustMode } from '../../src/tls/domains.ts'
+import type { TrustMode } from '../../src/tls/domain-options.ts'
 import { ARN } from '../support/identity.ts'
 import { createCa, createCrl, type Issued, type Issuer, issueDevice, malleate } from '../support/pki.ts'
 import { connectionOf } from './conformance.ts'

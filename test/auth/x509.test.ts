@@ -3,7 +3,7 @@ import test from 'ava'
 import { type X509Options, x509 } from '../../src/auth/x509.ts'
 import { parseCrl, RevocationLists } from '../../src/registry/crl.ts'
 import { type CertificateStatus, createRegistry, type Registry } from '../../src/registry/registry.ts'
-import type { TrustMode } from '../../src/tls/domains.ts'
+import type { TrustMode } from '../../src/tls/domain-options.ts'
 import {
   type CrlOptions,
   createCa,

@@ -1,7 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { type Clock, type FarewellOptions, farewell, type Leaving, type Progress } from '../../src/control/farewell.ts'
-import type { Parting } from '../../src/mqtt/session.ts'
+import type { Parting } from '../../src/mqtt/session-contract.ts'
 
 interface Told {
   readonly name: string

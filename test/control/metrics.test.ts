@@ -1,7 +1,8 @@
 import type { ExecutionContext } from 'ava'
 import test from 'ava'
 import { METRIC_PREFIX, METRICS, RUNGS } from '../../src/control/metric-table.ts'
-import { createMetrics, NO_METRICS } from '../../src/control/metrics.ts'
+import { NO_METRICS } from '../../src/control/metrics.ts'
+import { createMetrics } from '../../src/control/prometheus.ts'
 import type { FailureCode } from '../../src/errors.ts'
 import { FAILURES, reasonOf } from '../../src/errors.ts'
 
@@ -28,7 +29,7 @@ test('every row of the table is a metric with its type, help and labels, and the
 })
 
 test('every failure code says on which rungs it is counted', (t) => {
-  // A new code needs a row in RUNGS (src/control/metrics.ts): [] if it only ends live sessions.
+  // A new code needs a row in RUNGS (src/control/metric-table.ts): [] if it only ends live sessions.
   t.deepEqual(
     Object.keys(FAILURES).filter((code) => RUNGS[code as FailureCode] === undefined),
     [],

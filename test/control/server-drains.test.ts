@@ -4,7 +4,7 @@ import { DrainedServers } from '../../src/backend/drained.ts'
 import { NO_LOG } from '../../src/control/log.ts'
 import { Emptier, ServerDrains } from '../../src/control/server-drains.ts'
 import { drainedLink, drainedNotice, drainedPrimary } from '../../src/control/server-drains-link.ts'
-import type { LiveSession, Parting } from '../../src/mqtt/session.ts'
+import type { LiveSession, Parting } from '../../src/mqtt/session-contract.ts'
 
 const SERVERS = new Map<string, readonly string[]>([
   ['main', ['a:1883', 'b:1883']],

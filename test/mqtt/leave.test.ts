@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises'
 import test from 'ava'
 import { ProxyError } from '../../src/errors.ts'
 import { OPEN_RULES } from '../../src/mqtt/limits.ts'
-import type { Parting } from '../../src/mqtt/session.ts'
+import type { Parting } from '../../src/mqtt/session-contract.ts'
 import { hex, until } from './fakes.ts'
 import { leavesNothing, OK4, OK5, served, V4, V5 } from './served.ts'
 

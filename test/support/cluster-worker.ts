@@ -4,8 +4,8 @@ import { createInterface } from 'node:readline'
 import { runPrimary } from '../../src/control/cluster.ts'
 import { onSignals } from '../../src/control/drain.ts'
 import type { Log } from '../../src/control/log.ts'
-import { createMetrics } from '../../src/control/metrics.ts'
 import type { DrainOrder } from '../../src/control/process-drain.ts'
+import { createMetrics } from '../../src/control/prometheus.ts'
 import { workerLink } from '../../src/control/worker-link.ts'
 
 // A primary that does what the lines of its standard input say, and its workers. Everything that happens is one JSON

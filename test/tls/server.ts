@@ -3,7 +3,7 @@ import { createCa, type Issued, issueServer } from '../../src/cli/pki.ts'
 import type { PeerCertificate } from '../../src/connection.ts'
 import { ProxyError } from '../../src/errors.ts'
 import type { ByteStream } from '../../src/relay.ts'
-import type { DomainOptions } from '../../src/tls/domains.ts'
+import type { DomainOptions } from '../../src/tls/domain-options.ts'
 import { type HandshakeOptions, handshake, type Secured } from '../../src/tls/handshake.ts'
 
 /** One CA and one leaf of each kind for the whole file: key pairs are what takes the time. */

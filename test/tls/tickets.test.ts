@@ -5,7 +5,8 @@ import test from 'ava'
 import { createCa, issueDevice } from '../../src/cli/pki.ts'
 import { parseCrl, RevocationLists } from '../../src/registry/crl.ts'
 import { RotatingSecret } from '../../src/store/ticket-secret.ts'
-import { checkDomains, createDomains } from '../../src/tls/domains.ts'
+import { checkDomains } from '../../src/tls/domain-checks.ts'
+import { createDomains } from '../../src/tls/domains.ts'
 import { TLS_RUNTIME } from '../../src/tls/policies.ts'
 import {
   type AdmissionFacts,
