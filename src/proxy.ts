@@ -45,28 +45,40 @@ export interface Parts {
 
 /** The life of a device's connection, on one screen. Each step may only use what the one above proved. */
 export function createServe(parts: Parts) {
-  function begin(socket: AcceptedSocket, listener: ListenerOptions, acceptedAt: number): Promise<CloseReason> {
-    const accepted = accept(socket, listener, acceptedAt)
-    const life: Life = { connection: accepted, trace: newTrace(), visit: null, leave: () => {} }
-    // No `await`: its frame would keep what is only needed to begin with for as long as the session lives.
-    return pass(parts, life, accepted, listener)
-      .catch(asProxyError)
-      .then((result) => {
-        depart(parts, life, result)
-        const reason = end(parts, life.connection, life.trace, result)
-        life.leave()
-        return reason
-      })
+  function begin(socket: AcceptedSocket, listener: ListenerOptions, acceptedAt: number): void {
+    const connection = accept(socket, listener, acceptedAt)
+    const life: Life = { connection, trace: newTrace(), visit: null, leave: () => {} }
+    const address = connection.remoteAddress === NO_ADDRESS ? null : connection.remoteAddress
+    greet(socket, address, listener, performance.now() - acceptedAt, (met) => go(life, connection, met))
   }
 
-  return function serve(socket: AcceptedSocket, listener: ListenerOptions): Promise<CloseReason> {
+  /** Whom the hello leaves no way in is refused within the turn that read it: a stranger costs no promise. */
+  function go(life: Life, connection: AcceptedConnection, met: Greeting | ProxyError): void {
+    const known = meet(parts, life, connection, met)
+    if (known instanceof ProxyError || known === 'probe') finish(life, known)
+    // No `await`: its frame would keep what is only needed to begin with for as long as the session lives.
+    else
+      void pass(parts, life, known)
+        .catch(asProxyError)
+        .then((result) => finish(life, result))
+  }
+
+  function finish(life: Life, result: CloseReason | ProxyError): void {
+    depart(parts, life, result)
+    end(parts, life.connection, life.trace, result)
+    life.leave()
+  }
+
+  return function serve(socket: AcceptedSocket, listener: ListenerOptions): void {
     const acceptedAt = performance.now()
     // A socket of node:net is read while it waits, and its end would be spent by the time of the handshake.
     const turn = socket.attach === undefined ? null : parts.turns.hello.next(socket)
-    if (turn === null) return begin(socket, listener, acceptedAt)
-    // An error that nobody listens to would end the process.
-    socket.on('error', () => {})
-    return turn.then(() => begin(socket, listener, acceptedAt))
+    if (turn === null) begin(socket, listener, acceptedAt)
+    else {
+      // An error that nobody listens to would end the process.
+      socket.on('error', () => {})
+      void turn.then(() => begin(socket, listener, acceptedAt))
+    }
   }
 }
 
@@ -89,25 +101,41 @@ function depart({ governor, penalties }: Parts, { visit, connection }: Life, res
   governor.leave(visit)
 }
 
-async function pass(
+/** Who is there, by which generation it is served, and what of that it may use. */
+interface Met {
+  readonly connection: AcceptedConnection
+  readonly visit: Visit
+  readonly generation: Served
+  readonly admitted: Admitted
+}
+
+/** From the hello to the ways in that it leaves open. Nothing is waited for. */
+function meet(
   parts: Parts,
   life: Life,
   accepted: AcceptedConnection,
-  listener: ListenerOptions,
-): Promise<CloseReason> {
+  met: Greeting | ProxyError,
+): Met | 'probe' | ProxyError {
+  if (met instanceof ProxyError) return met
+  if (met.kind === 'probe') return met.kind
+  try {
+    const origin = behind(accepted, met)
+    const visit = parts.governor.arrive(origin.remoteAddress)
+    life.visit = visit
+    const connection = { ...origin, visit, flightBytes: met.hello.hasEarlyData ? null : met.bytes }
+    life.connection = connection
+    const { generation, leave } = parts.enter()
+    life.leave = leave
+    const admitted = admission(parts, generation, connection, met, life.trace)
+    return admitted instanceof ProxyError ? admitted : { connection, visit, generation, admitted }
+  } catch (error) {
+    return asProxyError(error)
+  }
+}
+
+async function pass(parts: Parts, life: Life, known: Met): Promise<CloseReason> {
   const { trace } = life
-  const { socket, remoteAddress, acceptedAt } = accepted
-  const address = remoteAddress === NO_ADDRESS ? null : remoteAddress
-  const greeting = await greet(socket, address, listener, performance.now() - acceptedAt)
-  if (greeting.kind === 'probe') return 'probe'
-  const origin = behind(accepted, greeting)
-  const visit = parts.governor.arrive(origin.remoteAddress)
-  life.visit = visit
-  const connection = { ...origin, visit, flightBytes: greeting.hello.hasEarlyData ? null : greeting.bytes }
-  life.connection = connection
-  const { generation, leave } = parts.enter()
-  life.leave = leave
-  const admitted = admission(parts, generation, connection, greeting, trace)
+  const { connection, visit, generation, admitted } = known
   const secured = await secure(parts, generation, connection, visit, admitted, trace)
   // The accepted socket has done its work, and with it goes what it holds.
   life.connection = secured
@@ -155,20 +183,20 @@ function admission(
   connection: AcceptedConnection,
   greeting: Extract<Greeting, { kind: 'hello' }>,
   trace: Trace,
-): Admitted {
+): Admitted | ProxyError {
   const { hello } = greeting
   trace.helloMs = performance.now() - connection.acceptedAt
   trace.hello = hello
   const { serverName } = hello
-  if (serverName.kind === 'absent') throw new ProxyError('ERR_SNI_MISSING', 'the ClientHello names no server')
-  if (serverName.kind === 'invalid') throw new ProxyError('ERR_SNI_INVALID', serverName.detail)
+  if (serverName.kind === 'absent') return new ProxyError('ERR_SNI_MISSING', 'the ClientHello names no server')
+  if (serverName.kind === 'invalid') return new ProxyError('ERR_SNI_INVALID', serverName.detail)
   trace.serverName = serverName.name
   const domain = domains.find(serverName.name)
-  if (domain === null) throw new ProxyError('ERR_SNI_UNKNOWN', `no domain is named ${serverName.name}`)
-  if (!domain.enabled) throw new ProxyError('ERR_DOMAIN_DISABLED', `${domain.name} is disabled`)
+  if (domain === null) return new ProxyError('ERR_SNI_UNKNOWN', `no domain is named ${serverName.name}`)
+  if (!domain.enabled) return new ProxyError('ERR_DOMAIN_DISABLED', `${domain.name} is disabled`)
   const answer = admit(domain, connection.port, hello.alpnProtocols)
   if (answer.kind === 'refused') {
-    throw new ProxyError(answer.code, `port ${connection.port}, ${hello.alpnProtocols.length} ALPN names offered`)
+    return new ProxyError(answer.code, `port ${connection.port}, ${hello.alpnProtocols.length} ALPN names offered`)
   }
   parts.metrics.hello('ok')
   // Made now, so that a session does not keep what it is made of.
@@ -232,7 +260,7 @@ function end(
   connection: AcceptedConnection | SecuredConnection,
   trace: Trace,
   result: CloseReason | ProxyError,
-): CloseReason {
+): void {
   const error = result instanceof ProxyError ? result : null
   const reason = result instanceof ProxyError ? result.code : result
   const stream = 'tls' in connection ? connection.tls : connection.socket
@@ -251,7 +279,6 @@ function end(
   } catch {
     // A log that cannot be written to must not end the process, and there is nobody left to tell.
   }
-  return reason
 }
 
 function newTrace(): Trace {

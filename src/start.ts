@@ -183,7 +183,7 @@ class Program implements Running {
       enter: () => this.#inForce.enter(),
       ended: options.ended,
     })
-    this.#acceptor = new Acceptor(options.capacity, metrics, (socket, listener) => void serve(socket, listener))
+    this.#acceptor = new Acceptor(options.capacity, metrics, serve)
     this.#doors = new Doors(this.#acceptor, (socket, listener) => this.#acceptor.serve(socket, listener))
   }
 

@@ -24,15 +24,16 @@ export type Greeting =
  * @param address null: a health check may have reset the connection before it was accepted, and its bytes are here, its
  * address is not. Who has no address can be told nothing and claims nothing, so it is not judged as a source either
  * @param waitedMs since it was accepted
- * @throws {ProxyError} ERR_PROXY_HEADER, ERR_NOT_TLS, ERR_HELLO_*
+ * @param met told once; of errors ERR_PROXY_HEADER, ERR_NOT_TLS, ERR_HELLO_*
  */
 export function greet(
   socket: AcceptedSocket,
   address: string | null,
   options: ListenerOptions,
-  waitedMs = 0,
-): Promise<Greeting> {
-  return new Promise((resolve, reject) => new Greeter(socket, address, options, waitedMs, resolve, reject).begin())
+  waitedMs: number,
+  met: (result: Greeting | ProxyError) => void,
+): void {
+  new Greeter(socket, address, options, waitedMs, met).begin()
 }
 
 const late = (greeter: Greeter): void => greeter.late()
@@ -41,8 +42,7 @@ const late = (greeter: Greeter): void => greeter.late()
 class Greeter implements StreamListener {
   readonly #socket: AcceptedSocket
   readonly #options: ListenerOptions
-  readonly #resolve: (greeting: Greeting) => void
-  readonly #reject: (error: ProxyError) => void
+  readonly #met: (result: Greeting | ProxyError) => void
   readonly #reader = new HelloReader()
   readonly #timer: NodeJS.Timeout
   /** It has no address. */
@@ -60,13 +60,11 @@ class Greeter implements StreamListener {
     address: string | null,
     options: ListenerOptions,
     waitedMs: number,
-    resolve: (greeting: Greeting) => void,
-    reject: (error: ProxyError) => void,
+    met: (result: Greeting | ProxyError) => void,
   ) {
     this.#socket = socket
     this.#options = options
-    this.#resolve = resolve
-    this.#reject = reject
+    this.#met = met
     const { proxyProtocol, helloTimeoutMs } = options
     this.#nobody = address === null
     if (address !== null && proxyProtocol?.trusts(address) === true) this.#header = NOTHING
@@ -92,7 +90,7 @@ class Greeter implements StreamListener {
     this.#over()
     // TLSSocket reads what is buffered on the socket it wraps.
     this.#socket.unshift(this.#reader.taken())
-    this.#resolve({ kind: 'hello', hello: result.hello, bytes: result.bytes, source: this.#source })
+    this.#met({ kind: 'hello', hello: result.hello, bytes: result.bytes, source: this.#source })
   }
 
   /** Null: there is more to come. */
@@ -138,7 +136,7 @@ class Greeter implements StreamListener {
     // Behind a load balancer a probe may send its header and leave; in front of none, not a single byte.
     if (this.#seen === 0) {
       this.#over()
-      this.#resolve({ kind: 'probe' })
+      this.#met({ kind: 'probe' })
       return
     }
     this.#fail(
@@ -158,7 +156,7 @@ class Greeter implements StreamListener {
 
   #fail(error: ProxyError): void {
     this.#over()
-    this.#reject(error)
+    this.#met(error)
   }
 
   #over(): void {
