@@ -1,4 +1,4 @@
-import mqttPacket, { type IConnectPacket } from 'mqtt-packet'
+import mqttPacket, { type IConnectPacket, type QoS } from 'mqtt-packet'
 import type { FailureCode } from '../errors.ts'
 import { type ByteStream, type Ears, listen, type StreamListener, unlisten } from '../relay.ts'
 import { CONNECT_PROPERTIES, checkProperties, Walk, WILL_PROPERTIES } from './properties.ts'
@@ -14,9 +14,12 @@ export interface Connect {
   readonly cleanStart: boolean
   /** Seconds; 0 turns it off (MQTT 5.0 §3.1.2.10). */
   readonly keepAliveSeconds: number
-  readonly packet: IConnectPacket
+  readonly packet: ConnectFields
   readonly layout: ConnectLayout
 }
+
+/** What it carries, as mqtt-packet has it. */
+export type ConnectFields = Pick<IConnectPacket, 'username' | 'password' | 'will' | 'properties'>
 
 /** Offsets into `Connect.bytes`. */
 interface ConnectLayout {
@@ -209,22 +212,27 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
     const clientIdAt = walk.at
     const clientId = walk.text('client id')
     const clientIdEnd = walk.at
+    const fields: ConnectFields = {}
     let will: WillLayout | null = null
     if (bits & WILL) {
       will = { properties: version === 5 ? checkProperties(walk, WILL_PROPERTIES) : null }
       const topic = walk.text('will topic')
       if (topic === '' || /[+#]/.test(topic)) throw new RangeError('will topic is empty or holds a wildcard')
-      walk.field()
+      const qos = ((bits & WILL_QOS) >> 3) as QoS
+      fields.will = { retain: (bits & WILL_RETAIN) !== 0, qos, topic, payload: walk.field() }
     }
     const credentials = walk.at
-    // The broker may never see it: what it would refuse is refused here.
-    if (bits & USERNAME && QUESTIONABLE.test(walk.text('user name'))) {
-      throw new RangeError('user name holds a control character or no character [MQTT 5.0 §1.5.4]')
+    if (bits & USERNAME) {
+      fields.username = walk.text('user name')
+      // The broker may never see it: what it would refuse is refused here.
+      if (QUESTIONABLE.test(fields.username)) {
+        throw new RangeError('user name holds a control character or no character [MQTT 5.0 §1.5.4]')
+      }
     }
-    if (bits & PASSWORD) walk.field()
+    if (bits & PASSWORD) fields.password = walk.field()
     if (walk.at !== bytes.length) throw new RangeError(`${bytes.length - walk.at} bytes after the payload`)
 
-    const packet = decode(bytes)
+    const packet = isEmpty(properties) && isEmpty(will?.properties ?? null) ? fields : decode(bytes)
     if (version === 4 && clientId === '' && !(bits & CLEAN)) {
       return refused('ERR_CLIENT_ID_INVALID', version, 'empty client id without clean session [MQTT-3.1.3-8]')
     }
@@ -242,6 +250,8 @@ export function parseConnect(bytes: Buffer): Connect | ConnectRead {
   }
 }
 
+const isEmpty = (list: readonly [from: number, to: number] | null): boolean => list === null || list[0] === list[1]
+
 /** Connect Flags (MQTT 5.0 §3.1.2.3 to §3.1.2.9). */
 function checkFlags(bits: number, version: MqttVersion): void {
   if (bits & RESERVED) throw new RangeError('the reserved connect flag is set [MQTT-3.1.2-3]')
@@ -255,7 +265,7 @@ function checkFlags(bits: number, version: MqttVersion): void {
 type Parser = ReturnType<typeof mqttPacket.parser>
 
 /**
- * The same packet through mqtt-packet, which knows flags, properties and their types. Throws on what it refuses. A parser
+ * A packet with properties through mqtt-packet, which knows them and their types. Throws on what it refuses. A parser
  * costs more than a CONNECT, so that one is kept for the next, but for one in which anything went wrong: nothing of one
  * device may be left for another.
  */
