@@ -405,6 +405,30 @@ onBun('on Bun no handshake begins with a device that has ended', async (t) => {
   await gone
 })
 
+for (const kind of ['portable', 'lifted from the listener on'] as const) {
+  test(`${kind}: what was written before destroySoon arrives, and then it is gone, though the device stays`, async (t) => {
+    const all = pattern(6_000_000)
+    const gone = Promise.withResolvers<void>()
+    const accept = (accepted: AcceptedSocket) => {
+      accepted.on('error', () => {})
+      accepted.once('close', gone.resolve)
+      accepted.write(all)
+      accepted.destroySoon()
+    }
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, accept)
+    t.teardown(() => server.close())
+    const port = await listening(server)
+    if (kind !== 'portable') t.is(liftServer(server, 60_000, accept), CAN_LIFT)
+    const device = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    t.teardown(() => device.destroy())
+    const chunks: Buffer[] = []
+    device.on('data', (chunk: Buffer) => chunks.push(chunk))
+    await ended(device)
+    t.true(Buffer.concat(chunks).equals(all))
+    await gone.promise
+  })
+}
+
 test('what is not as expected stays on the portable transport', async (t) => {
   const socketOf = (handle: unknown, more: object = {}) =>
     ({

@@ -1,14 +1,19 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import test from 'ava'
+import type { AcceptedSocket } from '../../src/connection.ts'
 import { FAILURES } from '../../src/errors.ts'
+import { CAN_LIFT } from '../../src/lifted/native.ts'
+import { liftServer } from '../../src/lifted/tcp.ts'
 import { sendAlert } from '../../src/tls/alert.ts'
 import { NO_OPENSSL, OPENSSL, sClient } from '../support/openssl.ts'
 
 async function serve(
-  onSocket: (socket: Socket) => void,
+  onSocket: (socket: AcceptedSocket & Pick<Socket, 'bytesRead'>) => void,
+  lift = false,
 ): Promise<{ port: number; server: Server; close(): Promise<void> }> {
   const server = createServer({ allowHalfOpen: true }, onSocket)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  if (lift) liftServer(server, 60_000, onSocket as (socket: AcceptedSocket) => void)
   return {
     port: (server.address() as AddressInfo).port,
     server,
@@ -17,23 +22,69 @@ async function serve(
 }
 
 /** As the listener does: look at the first bytes, give them back, then refuse. */
-const refusing = (code: number | null, done: (ended: Promise<void>) => void) => (socket: Socket) => {
-  socket.once('data', (chunk) => {
-    socket.pause()
-    socket.unshift(chunk)
-    done(sendAlert(socket, code))
-  })
-}
+const refusing =
+  (code: number | null, done: (ended: Promise<void>) => void, flightBytes: number | 'all' | null = null) =>
+  (socket: AcceptedSocket) => {
+    const look = (chunk: Buffer) => {
+      socket.off('data', look)
+      socket.pause()
+      socket.unshift(chunk)
+      done(sendAlert(socket, code, flightBytes === 'all' ? chunk.length : flightBytes))
+    }
+    socket.on('data', look)
+  }
 
 const CODES = [...new Set(Object.values(FAILURES).map((failure) => failure.alert))].filter((code) => code !== null)
 const real = OPENSSL ? test : test.skip
+const TRANSPORTS = CAN_LIFT ? ['portable', 'lifted'] : ['portable']
 for (const code of CODES) {
-  real(`a real client sees alert ${code}${OPENSSL ? '' : ` (${NO_OPENSSL})`}`, async (t) => {
-    const ended = Promise.withResolvers<void>()
-    const { port, close } = await serve(refusing(code, ended.resolve))
-    const { output } = await sClient({ port })
-    t.regex(output, new RegExp(`SSL alert number ${code}\\n`))
-    await ended.promise
+  for (const transport of TRANSPORTS) {
+    for (const flight of [null, 'all'] as const) {
+      const how = `${transport}, ${flight === null ? 'gently' : 'at once'}`
+      real(`a real client sees alert ${code} (${OPENSSL ? how : NO_OPENSSL})`, async (t) => {
+        const ended = Promise.withResolvers<void>()
+        const { port, close } = await serve(refusing(code, ended.resolve, flight), transport === 'lifted')
+        const { output } = await sClient({ port })
+        t.regex(output, new RegExp(`SSL alert number ${code}\\n`))
+        await ended.promise
+        await close()
+      })
+    }
+  }
+}
+
+for (const transport of TRANSPORTS) {
+  test(`${transport}: who has said its flight and nothing else is told, and holds no socket here while it stays`, async (t) => {
+    const gone = Promise.withResolvers<void>()
+    const { port, close } = await serve((socket) => {
+      socket.once('close', gone.resolve)
+      refusing(112, () => {}, 5)(socket)
+    }, transport === 'lifted')
+    const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => client.write('hello'))
+    const heard: Buffer[] = []
+    client.on('data', (chunk: Buffer) => heard.push(chunk))
+    await Promise.all([gone.promise, new Promise((resolve) => client.once('end', resolve))])
+    t.deepEqual([...Buffer.concat(heard)], [0x15, 3, 3, 0, 2, 2, 112])
+    client.destroy()
+    await close()
+  })
+
+  test(`${transport}: who has said more than its flight is listened to until it hangs up`, async (t) => {
+    const gone = Promise.withResolvers<void>()
+    let isGone = false
+    const { port, close } = await serve((socket) => {
+      socket.once('close', () => {
+        isGone = true
+        gone.resolve()
+      })
+      refusing(112, () => {}, 5)(socket)
+    }, transport === 'lifted')
+    const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => client.write('hello, and more'))
+    client.resume()
+    await new Promise((resolve) => client.once('end', resolve))
+    t.false(isGone)
+    client.end()
+    await gone.promise
     await close()
   })
 }
