@@ -119,10 +119,11 @@ function meet(
   if (met instanceof ProxyError) return met
   if (met.kind === 'probe') return met.kind
   try {
-    const origin = behind(accepted, met)
-    const visit = parts.governor.arrive(origin.remoteAddress)
+    const known = behind(accepted, met)
+    life.connection = known
+    const visit = parts.governor.arrive(known.remoteAddress)
     life.visit = visit
-    const connection = { ...origin, visit, flightBytes: met.hello.hasEarlyData ? null : met.bytes }
+    const connection = { ...known, visit }
     life.connection = connection
     const { generation, leave } = parts.enter()
     life.leave = leave
@@ -164,8 +165,12 @@ function accept(socket: AcceptedSocket, listener: ListenerOptions, acceptedAt: n
   }
 }
 
-/** The device's own address, where a trusted load balancer told it. */
-function behind(connection: AcceptedConnection, { source }: Extract<Greeting, { kind: 'hello' }>): AcceptedConnection {
+/** What the hello adds, and the device's own address where a trusted load balancer told it. */
+function behind(
+  accepted: AcceptedConnection,
+  { source, hello, bytes }: Extract<Greeting, { kind: 'hello' }>,
+): AcceptedConnection {
+  const connection = { ...accepted, flightBytes: hello.hasEarlyData ? null : bytes }
   return source === null ? connection : { ...connection, remoteAddress: source.address, remotePort: source.port }
 }
 

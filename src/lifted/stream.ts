@@ -171,7 +171,9 @@ export abstract class Lifted extends Emitter implements ByteStream {
     const broken = error !== undefined && error !== null && !this.#peerEnded
     if (broken) return void this.destroy()
     this.#peerEnded = true
-    if (this.#received === null) this.#endOfReading()
+    // Its end has been told before: there is nothing left to tell but this.
+    if (this.readableEnded) this.destroy()
+    else if (this.#received === null) this.#endOfReading()
   }
 
   onHandshake?(succeeded: boolean, error: unknown): void

@@ -194,7 +194,8 @@ const USERNAME = 0x80
 export function parseConnect(bytes: Buffer): Connect | ConnectRead {
   let version: MqttVersion = 4
   try {
-    const walk = new Walk(bytes, 1)
+    const walk = new Walk(bytes, 0)
+    if (walk.byte() !== 0x10) throw new RangeError('not the first byte of a CONNECT')
     if (walk.varint() !== bytes.length - walk.at) throw new RangeError('remaining length is not what follows it')
     const name = walk.field().toString('latin1')
     const level = walk.byte()

@@ -429,6 +429,32 @@ for (const kind of ['portable', 'lifted from the listener on'] as const) {
   })
 }
 
+onBun('on Bun a lifted socket that has been told its end, and is then reset, is closed', async (t) => {
+  const gone = Promise.withResolvers<void>()
+  const accepted = Promise.withResolvers<AcceptedSocket>()
+  const server = createServer({ allowHalfOpen: true }, () => {})
+  t.teardown(() => server.close())
+  const port = await listening(server)
+  liftServer(server, 60_000, accepted.resolve)
+  const device = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+  device.on('error', () => {})
+  const stream = await accepted.promise
+  stream.once('close', gone.resolve)
+  const over = ended(stream)
+  stream.resume()
+  // More than fits, so that the reset finds something to break.
+  stream.write(Buffer.alloc(8_000_000))
+  device.pause()
+  device.end()
+  await over
+  // Until all that fits has been sent: what is told of the reset is then a close, and no failed write.
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.not(stream.destroyed, true)
+  device.resetAndDestroy()
+  await gone.promise
+  t.true(stream.destroyed)
+})
+
 test('what is not as expected stays on the portable transport', async (t) => {
   const socketOf = (handle: unknown, more: object = {}) =>
     ({

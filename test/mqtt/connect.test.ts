@@ -139,6 +139,7 @@ test('a problem flag of 2', is, 'ERR_CONNECT_MALFORMED 5', '1010 0004 4d515454 0
 test('authentication data alone', is, 'ERR_CONNECT_MALFORMED 5', '1012 0004 4d515454 05 02 003c 04 16000161 0001 61')
 // Property length 1, and the value reaches into what we take for the client id.
 test('a property that reaches out', is, 'ERR_CONNECT_MALFORMED 5', '1011 0004 4d515454 05 02 003c 01 21 0001 61 6162')
+test('the first byte of another packet', is, 'ERR_CONNECT_MALFORMED 4', '310d 0004 4d515454 04 02 003c 0001 61')
 test('a remaining length that is not so', is, 'ERR_CONNECT_MALFORMED 4', '100c 0004 4d515454 04 02 003c 0001 61')
 
 const readsAs = test.macro({

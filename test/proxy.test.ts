@@ -1,0 +1,113 @@
+import { connect, type Socket } from 'node:net'
+import test, { type ExecutionContext } from 'ava'
+import { admissionCounters } from '../src/control/admission-metrics.ts'
+import { NO_METRICS } from '../src/control/metrics.ts'
+import { CAN_LIFT } from '../src/lifted/native.ts'
+import { Governor } from '../src/listener/governor.ts'
+import { Acceptor } from '../src/listener/listener.ts'
+import { Portions } from '../src/listener/portions.ts'
+import { createServe } from '../src/proxy.ts'
+import { createDomains } from '../src/tls/domains.ts'
+import { extension, hello, sni } from './support/hello-build.ts'
+import { domainOptions } from './tls/server.ts'
+
+const domains = createDomains({ generation: 1, domains: [domainOptions()] })
+
+interface Ending {
+  readonly address: string
+  readonly reason: string
+}
+
+/** The way of a connection up to TLS; nobody gets further here. */
+async function rig(t: ExecutionContext, lift: boolean, connectionsPerAddress: number | null = null) {
+  const endings: Ending[] = []
+  let held = 0
+  const serve = createServe({
+    metrics: NO_METRICS,
+    refusedResumptions: { has: () => false },
+    governor: new Governor({
+      settings: {
+        full: { inFlight: 8, perSecond: null },
+        resumed: { inFlight: 8, perSecond: null },
+        queue: { size: 8, timeout: 5_000 },
+        perAddress: { connections: connectionsPerAddress, inFlight: null, ipv6Prefix: 64 },
+      },
+      counters: admissionCounters(),
+      waited() {},
+    }),
+    penalties: { check() {}, refused() {} },
+    turns: { hello: new Portions(8), secured: new Portions(8) },
+    closing: new AbortController().signal,
+    enter() {
+      held++
+      const nobody = { protocol: 'mqtt' as const, serve: () => Promise.reject(new Error('nobody gets here')) }
+      return { generation: { domains, lift, handlers: { mqtt: nobody, https: nobody } }, leave: () => held-- }
+    },
+    ended: ({ remoteAddress }, _, reason) => endings.push({ address: remoteAddress, reason }),
+  })
+  const acceptor = new Acceptor({ full: () => null, roomy: () => true }, NO_METRICS, serve)
+  const { port, close } = await acceptor.listen({
+    host: '127.0.0.1',
+    port: 0,
+    as: 8883,
+    proxyProtocol: { versions: [1], trusts: () => true },
+    helloTimeoutMs: 5_000,
+    lift,
+  })
+  t.teardown(close)
+  return { port, acceptor, endings, held: () => held }
+}
+
+/** What a device that never hangs up is told, until our side ends. */
+async function told(t: ExecutionContext, port: number, bytes: Buffer): Promise<{ device: Socket; heard: number[] }> {
+  const device = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => device.write(bytes))
+  t.teardown(() => device.destroy())
+  const heard: Buffer[] = []
+  device.on('data', (chunk: Buffer) => heard.push(chunk))
+  await new Promise<void>((resolve, reject) => {
+    device.once('end', resolve)
+    device.once('error', reject)
+  })
+  return { device, heard: [...Buffer.concat(heard)] }
+}
+
+const PROXY_HEADER = Buffer.from('PROXY TCP4 203.0.113.9 192.0.2.1 5555 8883\r\n')
+const KNOWN = hello({ extensions: [sni('a.example')] })
+const UNKNOWN = hello({ extensions: [sni('nobody.example')] })
+/** With early data, which follows at once. RFC 8446 §4.2.10. */
+const EARLY = hello({ extensions: [sni('nobody.example'), extension(42, Buffer.alloc(0))] })
+const ALERT = [0x15, 3, 3, 0, 2, 2]
+
+const turns = async (isSo: () => boolean) => {
+  for (let left = 50; left > 0 && !isSo(); left--) await new Promise((resolve) => setTimeout(resolve, 5))
+  return isSo()
+}
+
+for (const lift of CAN_LIFT ? [false, true] : [false]) {
+  const transport = lift ? 'lifted' : 'portable'
+  for (const [what, connections, bytes, reason, alert] of [
+    ['an unknown server name', null, UNKNOWN, 'ERR_SNI_UNKNOWN', [...ALERT, 112]],
+    ['no room for its address', 0, KNOWN, 'ERR_ADDRESS_CONNECTIONS', []],
+  ] as const) {
+    test(`${transport}: ${what} after a hello alone is the end at once, of the address that the device has`, async (t) => {
+      const { port, acceptor, endings, held } = await rig(t, lift, connections)
+      const { heard } = await told(t, port, Buffer.concat([PROXY_HEADER, bytes]))
+      t.deepEqual(heard, alert)
+      // A quarter of a second at most; who is listened to until he hangs up would be there for a whole one.
+      t.true(await turns(() => acceptor.live === 0), `${acceptor.live} live`)
+      t.deepEqual(endings, [{ address: '203.0.113.9', reason }])
+      t.is(held(), 0)
+    })
+  }
+
+  test(`${transport}: who announced early data is listened to, so that the alert is not lost`, async (t) => {
+    const { port, acceptor, endings } = await rig(t, lift)
+    const { device, heard } = await told(t, port, Buffer.concat([PROXY_HEADER, EARLY]))
+    t.deepEqual(heard, [...ALERT, 112])
+    t.is(acceptor.live, 1)
+    device.write(Buffer.alloc(1_000, 0x17))
+    device.end()
+    t.true(await turns(() => acceptor.live === 0))
+    t.deepEqual(endings, [{ address: '203.0.113.9', reason: 'ERR_SNI_UNKNOWN' }])
+  })
+}
