@@ -2,31 +2,69 @@ import { Table } from '../collections/table.ts'
 import { Claims } from './claims.ts'
 import type { Claim, ClaimAnswer, Store } from './store.ts'
 
-/** The primary holds the store, its workers ask it. Messages carry `store`, so that others can share the channel. */
-type ToPrimary =
-  | { readonly store: 'claim'; readonly request: number; readonly claim: Claim }
-  | { readonly store: 'release'; readonly key: string; readonly session: string }
+/**
+ * The primary holds the store, its workers ask it. What one has to say to the other in a turn of the event loop is one
+ * message, in order: a message costs more than what it says. `store` tells it from others on the channel.
+ */
+type ToPrimary = { readonly store: 'asked'; readonly words: readonly (Asking | Giving)[] }
+type Asking = { readonly request: number; readonly claim: Claim }
+type Giving = { readonly key: string; readonly session: string }
 
-type ToWorker =
-  | { readonly store: 'answer'; readonly request: number; readonly answer: ClaimAnswer }
-  | { readonly store: 'lost'; readonly session: string }
+type ToWorker = { readonly store: 'told'; readonly words: readonly (Answering | Taking)[] }
+type Answering = { readonly request: number; readonly answer: ClaimAnswer }
+type Taking = { readonly lost: string }
 
 /** For the primary to answer; it does so in well under a millisecond unless something is wrong. */
 const CLAIM_DEADLINE_MS = 2_000
 /** Claims of one worker without an answer yet; beyond it the primary is in trouble and more would not help. */
 const MAX_PENDING = 10_000
+/** What is given back waits so long for a claim to go with; nobody waits for it. */
+const RELEASE_MS = 5
 
 export interface LinkedStore extends Store {
   /** To be called with every message of the primary; false when it is not for the store. */
   heard(message: unknown): boolean
 }
 
+export interface LinkOptions {
+  readonly deadlineMs?: number | undefined
+  /** Calls once, when what this turn has brought has been dealt with. */
+  readonly soon?: (call: () => void) => void
+}
+
 /** The store as a worker sees it. */
-export function linkedStore(send: (message: unknown) => void, deadlineMs = CLAIM_DEADLINE_MS): LinkedStore {
+export function linkedStore(
+  send: (message: unknown) => void,
+  { deadlineMs = CLAIM_DEADLINE_MS, soon = setImmediate }: LinkOptions = {},
+): LinkedStore {
   const listeners = new Set<(session: string) => void>()
   const pending = new Table<(answer: ClaimAnswer) => void>()
   let requests = 0
-  const tell = (message: ToPrimary): void => send(message)
+  let words: (Asking | Giving)[] = []
+  let isDue = false
+  let later: NodeJS.Timeout | null = null
+
+  const flush = (): void => {
+    isDue = false
+    if (later !== null) clearTimeout(later)
+    later = null
+    const message: ToPrimary = { store: 'asked', words }
+    words = []
+    send(message)
+  }
+  const ask = (word: Asking): void => {
+    words.push(word)
+    if (isDue) return
+    isDue = true
+    soon(flush)
+  }
+  const release = (key: string, session: string): void => {
+    words.push({ key, session })
+    if (isDue || later !== null) return
+    later = setTimeout(flush, RELEASE_MS)
+    // At the end of a worker the primary gives back whatever it held.
+    later.unref()
+  }
 
   return {
     claim(claim) {
@@ -36,8 +74,8 @@ export function linkedStore(send: (message: unknown) => void, deadlineMs = CLAIM
       return new Promise((resolve, reject) => {
         const timer = setTimeout(() => {
           pending.delete(key)
-          // Should it be granted after all, it is given back: messages keep their order.
-          if (!claim.tentative) tell({ store: 'release', key: claim.key, session: claim.session })
+          // Should it be granted after all, it is given back: words keep their order.
+          if (!claim.tentative) release(claim.key, claim.session)
           reject(new Error(`no answer to a claim in ${deadlineMs} ms`))
         }, deadlineMs)
         pending.set(key, (answer) => {
@@ -45,19 +83,21 @@ export function linkedStore(send: (message: unknown) => void, deadlineMs = CLAIM
           pending.delete(key)
           resolve(answer)
         })
-        tell({ store: 'claim', request, claim })
+        ask({ request, claim })
       })
     },
-    release: (key, session) => tell({ store: 'release', key, session }),
+    release,
     onLost(listener) {
       listeners.add(listener)
       return () => listeners.delete(listener)
     },
     heard(message) {
       const told = message as ToWorker | null
-      if (told?.store === 'answer') pending.get(String(told.request))?.(told.answer)
-      else if (told?.store === 'lost') for (const listener of listeners) listener(told.session)
-      else return false
+      if (told?.store !== 'told') return false
+      for (const word of told.words) {
+        if ('lost' in word) for (const listener of listeners) listener(word.lost)
+        else pending.get(String(word.request))?.(word.answer)
+      }
       return true
     },
   }
@@ -73,19 +113,33 @@ export interface StoreServer {
 
 /** The store as the primary keeps it. */
 export function storeServer(send: (workerId: number, message: unknown) => void, now?: () => number): StoreServer {
-  const tell = (workerId: number, message: ToWorker): void => send(workerId, message)
-  const claims = new Claims((session, workerId) => tell(workerId, { store: 'lost', session }), now)
+  /** Of the message that is being heard, by worker. */
+  const words = new Map<number, (Answering | Taking)[]>()
+  const say = (workerId: number, word: Answering | Taking): void => {
+    const said = words.get(workerId)
+    if (said === undefined) words.set(workerId, [word])
+    else said.push(word)
+  }
+  const claims = new Claims((session, workerId) => say(workerId, { lost: session }), now)
   // Its last messages may come after its end, and nobody would release what they claim. Numbers are never used again.
   const gone = new Set<number>()
   return {
     claims,
     heard(message, workerId) {
-      const told = message as ToPrimary | null
-      if (told?.store === 'claim') {
-        if (gone.has(workerId)) return true
-        tell(workerId, { store: 'answer', request: told.request, answer: claims.claim(told.claim, workerId) })
-      } else if (told?.store === 'release') claims.release(told.key, told.session)
-      else return false
+      const asked = message as ToPrimary | null
+      if (asked?.store !== 'asked') return false
+      for (const word of asked.words) {
+        if (!('claim' in word)) claims.release(word.key, word.session)
+        else if (!gone.has(workerId)) {
+          const answer = claims.claim(word.claim, workerId)
+          say(workerId, { request: word.request, answer })
+        }
+      }
+      for (const [worker, said] of words) {
+        const told: ToWorker = { store: 'told', words: said }
+        send(worker, told)
+      }
+      words.clear()
       return true
     },
     ended(workerId) {
