@@ -18,8 +18,6 @@ type Taking = { readonly lost: string }
 const CLAIM_DEADLINE_MS = 2_000
 /** Claims of one worker without an answer yet; beyond it the primary is in trouble and more would not help. */
 const MAX_PENDING = 10_000
-/** What is given back waits so long for a claim to go with; nobody waits for it. */
-const RELEASE_MS = 5
 
 export interface LinkedStore extends Store {
   /** To be called with every message of the primary; false when it is not for the store. */
@@ -41,30 +39,18 @@ export function linkedStore(
   const pending = new Table<(answer: ClaimAnswer) => void>()
   let requests = 0
   let words: (Asking | Giving)[] = []
-  let isDue = false
-  let later: NodeJS.Timeout | null = null
 
   const flush = (): void => {
-    isDue = false
-    if (later !== null) clearTimeout(later)
-    later = null
     const message: ToPrimary = { store: 'asked', words }
     words = []
     send(message)
   }
-  const ask = (word: Asking): void => {
-    words.push(word)
-    if (isDue) return
-    isDue = true
-    soon(flush)
+  // Both as soon as the turn is over: a device that comes back at another worker before its release would take over from
+  // nobody, and that it may do once a second only.
+  const say = (word: Asking | Giving): void => {
+    if (words.push(word) === 1) soon(flush)
   }
-  const release = (key: string, session: string): void => {
-    words.push({ key, session })
-    if (isDue || later !== null) return
-    later = setTimeout(flush, RELEASE_MS)
-    // At the end of a worker the primary gives back whatever it held.
-    later.unref()
-  }
+  const release = (key: string, session: string): void => say({ key, session })
 
   return {
     claim(claim) {
@@ -83,7 +69,7 @@ export function linkedStore(
           pending.delete(key)
           resolve(answer)
         })
-        ask({ request, claim })
+        say({ request, claim })
       })
     },
     release,
