@@ -11,16 +11,13 @@ function fleet(workers: number, deadlineMs?: number) {
   const copy = (message: unknown): unknown => JSON.parse(JSON.stringify(message))
   const server = storeServer((worker, message) => down.push([worker, copy(message)]))
   const stores = new Map<number, LinkedStore>()
-  const due: (() => void)[] = []
   for (let worker = 1; worker <= workers; worker++) {
-    const soon = (call: () => void) => void due.push(call)
     stores.set(
       worker,
-      linkedStore((message) => up.push([worker, copy(message)]), { deadlineMs, soon }),
+      linkedStore((message) => up.push([worker, copy(message)]), deadlineMs),
     )
   }
   const carryUp = () => {
-    for (const call of due.splice(0)) call()
     for (const [worker, message] of up.splice(0)) server.heard(message, worker)
   }
   const carryDown = () => {
@@ -38,12 +35,6 @@ const claim = (session: string, changes: Partial<Claim> = {}): Claim => ({
   ...changes,
 })
 
-/** What a message says, word by word. */
-const kindsOf = (message: unknown): string[] =>
-  (message as { readonly words: readonly object[] }).words.map(
-    (word) => ['claim', 'answer', 'lost'].find((kind) => kind in word) ?? 'release',
-  )
-
 test('of two workers that claim in the same instant the later one wins, and the other is told behind its grant', async (t) => {
   const { store, carryUp, carryDown, down } = fleet(2)
   const lost: string[] = []
@@ -53,7 +44,7 @@ test('of two workers that claim in the same instant the later one wins, and the 
   const second = store(2).claim(claim('s2'))
   carryUp()
   t.deepEqual(
-    down.filter(([worker]) => worker === 1).flatMap(([, message]) => kindsOf(message)),
+    down.filter(([worker]) => worker === 1).map(([, message]) => (message as { store: string }).store),
     ['answer', 'lost'],
   )
   carryDown()
@@ -112,50 +103,6 @@ test('claims that nobody answers do not pile up', async (t) => {
   carryUp()
   carryDown()
   t.deepEqual(await last, { kind: 'granted', version: 0 })
-})
-
-test('what a turn brings is one message each way, what is given back included', async (t) => {
-  const { store, carryUp, carryDown, up, down } = fleet(1)
-  const first = store(1).claim(claim('s1'))
-  const other = store(1).claim(claim('s2', { key: 'main\nb' }))
-  carryUp()
-  t.deepEqual(kindsOf(down[0]![1]), ['answer', 'answer'])
-  t.is(down.length, 1)
-  carryDown()
-  await Promise.all([first, other])
-  store(1).release('main\na', 's1')
-  t.deepEqual(up, [])
-  // Of somebody else, who would be refused if it were still held.
-  const next = store(1).claim(claim('s3', { owner: 'somebody' }))
-  carryUp()
-  t.deepEqual(
-    down.map(([, message]) => kindsOf(message)),
-    [['answer']],
-  )
-  carryDown()
-  t.deepEqual(await next, { kind: 'granted', version: 1 })
-})
-
-test('a takeover within one message is told behind the grant that it ends', async (t) => {
-  const { store, carryUp, carryDown, down } = fleet(1)
-  const first = store(1).claim(claim('s1'))
-  const second = store(1).claim(claim('s2'))
-  carryUp()
-  t.deepEqual(kindsOf(down[0]![1]), ['answer', 'lost', 'answer'])
-  carryDown()
-  t.is((await first).kind, 'granted')
-  t.is((await second).kind, 'granted')
-})
-
-test('what is given back while nobody claims is told with its turn', async (t) => {
-  const { store, server, carryUp, carryDown } = fleet(1)
-  const first = store(1).claim(claim('s1'))
-  carryUp()
-  carryDown()
-  await first
-  store(1).release('main\na', 's1')
-  carryUp()
-  t.is(server.claims.held, 0)
 })
 
 test('messages of others are left alone', (t) => {
