@@ -119,11 +119,11 @@ function meet(
   if (met instanceof ProxyError) return met
   if (met.kind === 'probe') return met.kind
   try {
-    const known = behind(accepted, met)
-    life.connection = known
-    const visit = parts.governor.arrive(known.remoteAddress)
+    const told = behind(accepted, met)
+    life.connection = told
+    const visit = parts.governor.arrive(told.remoteAddress)
     life.visit = visit
-    const connection = { ...known, visit }
+    const connection = { ...told, visit }
     life.connection = connection
     const { generation, leave } = parts.enter()
     life.leave = leave

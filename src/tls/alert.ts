@@ -12,7 +12,7 @@ const MAX_DRAINED = 64 * 1_024
 
 /**
  * Ends a connection before its handshake with one fatal TLS alert, so that the client says why in its own log.
- * Resolves when the socket is closed; never rejects.
+ * Resolves when the socket is closed, or has nothing more to do but that; never rejects.
  *
  * Input that nobody reads would turn the close into a TCP reset, and a reset makes the client's system throw away the
  * alert that has already arrived. So our side is ended, and what the client still sends is read and dropped until it

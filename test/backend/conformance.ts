@@ -1,6 +1,8 @@
 import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
 import { type AddressInfo, createServer, type ListenOptions, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { setImmediate } from 'node:timers/promises'
 import type { ExecutionContext, TestFn } from 'ava'
 import type { Backend } from '../../src/backend/backend.ts'
 import type { AuthorizedConnection } from '../../src/connection.ts'
@@ -83,6 +85,16 @@ export function received(stream: Readable, wanted: string): Promise<string> {
 
 export function closed(stream: Pick<Readable, 'on'>): Promise<void> {
   return new Promise((resolve) => stream.on('close', resolve))
+}
+
+/** On Linux, and with nothing beside it: descriptors are counted for the whole process. */
+export async function leavesNoDescriptor(t: ExecutionContext, attempts: () => Promise<unknown>): Promise<void> {
+  const descriptors = () => readdirSync('/proc/self/fd').length
+  const before = descriptors()
+  await attempts()
+  // Destroyed sockets are closed on a later turn; the test's own timeout is the limit.
+  while (descriptors() > before) await setImmediate()
+  t.pass()
 }
 
 /** What every kind of backend promises. A new kind calls this first and adds only what is its own. */
