@@ -153,10 +153,10 @@ async function parts(settings: Settings, options: AssembleOptions, lease: Lease)
 /** The domain that serves this connection's server name by now, if it still has the way in that the connection took. */
 export function servedFor(
   domains: Domains,
-  { hello: { serverName }, admissions }: Pick<SecuredConnection, 'hello' | 'admissions'>,
+  { serverName, admissions }: Pick<SecuredConnection, 'serverName' | 'admissions'>,
   method: AuthMethod | null = null,
 ): Domain | null {
-  const domain = serverName.kind === 'name' ? domains.find(serverName.name) : null
+  const domain = domains.find(serverName)
   const ways = admissions.filter(({ auth }) => method === null || waysOf(method).includes(auth))
   const served = ways.some((way) =>
     domain?.admissions.some(({ auth, protocol }) => auth === way.auth && protocol === way.protocol),

@@ -1,6 +1,6 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Authenticated } from './auth/authenticator.ts'
-import type { FailureCode } from './errors.ts'
+import type { FailureCode, ProxyError } from './errors.ts'
 import type { ClientHello } from './listener/client-hello.ts'
 import type { Visit } from './listener/lane.ts'
 import type { Permit } from './policy/permit.ts'
@@ -52,7 +52,8 @@ export interface AcceptedConnection extends Origin {
 export interface SecuredConnection extends Origin {
   /** A `TLSSocket` where HTTP comes next; where MQTT does, it may be of the second transport. */
   readonly tls: SecureStream
-  readonly hello: ClientHello
+  /** As the ClientHello had it, in lower case; the domain is called by it or covers it. */
+  readonly serverName: string
   readonly domain: Domain
   readonly admissions: readonly Admission[]
   /** What the device presented and proved possession of; null when none was asked for or none came. */
@@ -124,9 +125,15 @@ export interface Trace {
   packetsOut: number
 }
 
+/** What has begun and goes on by itself. Wrapped, or whoever waits for the beginning would wait for the end. */
+export interface Serving {
+  /** Resolves when both sides are closed, with what ended it. Never rejects. */
+  readonly over: Promise<CloseReason | ProxyError>
+}
+
 /** Serves one application protocol over an established TLS connection, to its end. */
 export interface ProtocolHandler {
   readonly protocol: Protocol
-  /** Resolves when both sides are closed. Never rejects: a fault becomes a CloseReason. */
-  serve(connection: SecuredConnection, trace: Trace, signal: AbortSignal): Promise<CloseReason>
+  /** Resolves when nothing but the end is left to wait for. @throws {ProxyError} when it ended before */
+  serve(connection: SecuredConnection, trace: Trace, signal: AbortSignal): Promise<Serving>
 }

@@ -5,10 +5,12 @@ import type {
   Origin,
   ProtocolHandler,
   SecuredConnection,
+  Serving,
   Trace,
 } from './connection.ts'
 import type { Metrics } from './control/metrics.ts'
 import { asProxyError, ProxyError, reasonOf } from './errors.ts'
+import type { Hold } from './generation/generations.ts'
 import type { Governor, Visit } from './listener/governor.ts'
 import { type Greeting, greet } from './listener/greet.ts'
 import type { ListenerOptions } from './listener/listener.ts'
@@ -38,7 +40,7 @@ export interface Parts {
   /** Aborted when the process stops taking in devices. */
   readonly closing: AbortSignal
   /** The generation in force, held until it is left. */
-  enter(): { readonly generation: Served; leave(): void }
+  enter(): Hold<Served>
   /** Told once of every connection, at its very end. */
   ended(connection: Origin, trace: Trace, reason: CloseReason, error: ProxyError | null): void
 }
@@ -47,7 +49,7 @@ export interface Parts {
 export function createServe(parts: Parts) {
   function begin(socket: AcceptedSocket, listener: ListenerOptions, acceptedAt: number): void {
     const connection = accept(socket, listener, acceptedAt)
-    const life: Life = { connection, trace: newTrace(), visit: null, leave: () => {} }
+    const life: Life = { connection, trace: newTrace(), visit: null, hold: null }
     const address = connection.remoteAddress === NO_ADDRESS ? null : connection.remoteAddress
     greet(socket, address, listener, performance.now() - acceptedAt, (met) => go(life, connection, met))
   }
@@ -58,15 +60,20 @@ export function createServe(parts: Parts) {
     if (known instanceof ProxyError || known === 'probe') finish(life, known)
     // No `await`: its frame would keep what is only needed to begin with for as long as the session lives.
     else
-      void pass(parts, life, known)
-        .catch(asProxyError)
-        .then((result) => finish(life, result))
+      void pass(parts, life, known).then(
+        ({ over }) => watch(life, over),
+        (error: unknown) => finish(life, asProxyError(error)),
+      )
+  }
+
+  function watch(life: Life, over: Serving['over']): void {
+    void over.then((result) => finish(life, result))
   }
 
   function finish(life: Life, result: CloseReason | ProxyError): void {
     depart(parts, life, result)
     end(parts, life.connection, life.trace, result)
-    life.leave()
+    life.hold?.leave()
   }
 
   return function serve(socket: AcceptedSocket, listener: ListenerOptions): void {
@@ -88,8 +95,8 @@ interface Life {
   readonly trace: Trace
   /** Null until it is known from where it comes. */
   visit: Visit | null
-  /** Lets go of the generation that serves it. */
-  leave: () => void
+  /** On the generation that serves it; null while none does. */
+  hold: Hold<Served> | null
 }
 
 /** Its place is free from here, and what became of it is remembered. */
@@ -125,8 +132,9 @@ function meet(
     life.visit = visit
     const connection = { ...told, visit }
     life.connection = connection
-    const { generation, leave } = parts.enter()
-    life.leave = leave
+    const hold = parts.enter()
+    life.hold = hold
+    const { generation } = hold
     const admitted = admission(parts, generation, connection, met, life.trace)
     return admitted instanceof ProxyError ? admitted : { connection, visit, generation, admitted }
   } catch (error) {
@@ -134,7 +142,7 @@ function meet(
   }
 }
 
-async function pass(parts: Parts, life: Life, known: Met): Promise<CloseReason> {
+async function pass(parts: Parts, life: Life, known: Met): Promise<Serving> {
   const { trace } = life
   const { connection, visit, generation, admitted } = known
   const secured = await secure(parts, generation, connection, visit, admitted, trace)
@@ -175,7 +183,9 @@ function behind(
 }
 
 interface Admitted {
-  readonly hello: SecuredConnection['hello']
+  readonly serverName: string
+  /** As `ClientHello` has it. */
+  readonly offersSession: boolean
   readonly domain: Domain
   readonly rows: readonly Admission[]
   readonly alpn: string | null
@@ -205,10 +215,11 @@ function admission(
   }
   parts.metrics.hello('ok')
   // Made now, so that a session does not keep what it is made of.
-  void hello.ja4
+  trace.hello = { ja4: hello.ja4 }
   trace.mode = answer.admissions.map((row) => row.mode).join(' ')
   trace.protocol = answer.admissions[0]!.protocol
-  return { hello, domain, rows: answer.admissions, alpn: answer.alpn }
+  const { offersSession } = hello
+  return { serverName: serverName.name, offersSession, domain, rows: answer.admissions, alpn: answer.alpn }
 }
 
 /** Rung 3: TLS with the domain's own context. */
@@ -220,14 +231,14 @@ async function secure(
   admitted: Admitted,
   trace: Trace,
 ): Promise<SecuredConnection> {
-  const { hello, domain, rows, alpn } = admitted
+  const { serverName, offersSession, domain, rows, alpn } = admitted
   const { governor } = parts
   trace.stage = 'queue'
   parts.penalties.check(domain.name, visit.place)
   const full = parts.refusedResumptions.has(connection.remoteAddress)
   const turn = governor.enter({
     visit,
-    kind: hello.offersSession && domain.resumes && !full ? 'resumed' : 'full',
+    kind: offersSession && domain.resumes && !full ? 'resumed' : 'full',
     tenant: domain.name,
     socket: connection.socket,
     deadline: connection.acceptedAt + domain.handshakeTimeoutMs,
@@ -253,7 +264,7 @@ async function secure(
   trace.tlsVersion = version
   const { id, port, remoteAddress, remotePort, acceptedAt } = connection
   const origin = { id, port, remoteAddress, remotePort, acceptedAt, visit }
-  return { ...origin, tls, hello, domain, admissions: rows, peer, resumed, securedAt }
+  return { ...origin, tls, serverName, domain, admissions: rows, peer, resumed, securedAt }
 }
 
 /** How long a peer may take to see our last bytes before the socket is destroyed. */

@@ -102,8 +102,6 @@ export interface Relay {
    * within `lingerMs`.
    */
   close(last: Buffer | null): void
-  /** Which side ended first, once both are closed; null when we did. */
-  readonly done: Promise<Side | null>
 }
 
 export interface RelayOptions {
@@ -113,6 +111,8 @@ export interface RelayOptions {
   upstreamLost(): Buffer | null
   /** True when the device has said goodbye: its reset is then no loss, and what was said still goes out. */
   deviceLeft?(): boolean
+  /** Called once, when both sides are closed: which of them ended first, null when we did. */
+  over(side: Side | null): void
   /** How long one side may stay open after the other has ended, in milliseconds. */
   readonly halfCloseMs: number
 }
@@ -140,10 +140,8 @@ export function relay(device: ByteStream, upstream: ByteStream, options: RelayOp
   return new Relayed(device, upstream, options)
 }
 
-/** No closures: an idle session holds nothing but this, its two ends and a promise. */
+/** No closures: an idle session holds nothing but this and its two ends. */
 class Relayed implements Relay {
-  readonly done: Promise<Side | null>
-  readonly #settle: (side: Side | null) => void
   readonly #options: RelayOptions
   readonly #device: End
   readonly #upstream: End
@@ -152,9 +150,6 @@ class Relayed implements Relay {
   #timer: NodeJS.Timeout | null = null
 
   constructor(device: ByteStream, upstream: ByteStream, options: RelayOptions) {
-    const { promise, resolve } = Promise.withResolvers<Side | null>()
-    this.done = promise
-    this.#settle = resolve
     this.#options = options
     this.#device = new End(this, device, options.inbound)
     this.#upstream = new End(this, upstream, options.outbound)
@@ -199,7 +194,7 @@ class Relayed implements Relay {
     }
     if (!this.#device.isClosed || !this.#upstream.isClosed) return
     if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#settle(this.#first ?? null)
+    this.#options.over(this.#first ?? null)
   }
 
   /**

@@ -3,7 +3,15 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { type Inspector, type RelayOptions, relay, throwAway, type Way } from '../src/relay.ts'
+import {
+  type ByteStream,
+  type Inspector,
+  type RelayOptions,
+  relay,
+  type Side,
+  throwAway,
+  type Way,
+} from '../src/relay.ts'
 import { FakeStream, until } from './mqtt/fakes.ts'
 
 /** Both ends of one connection over loopback. */
@@ -41,6 +49,13 @@ function counting(): Inspector & { bytes: number; holds: number; way: Way | null
   }
 }
 
+/** With its end as a promise. */
+function relayed(device: ByteStream, upstream: ByteStream, options: Omit<RelayOptions, 'over'>) {
+  const { promise: done, resolve: over } = Promise.withResolvers<Side | null>()
+  const link = relay(device, upstream, { ...options, over })
+  return { close: (last: Buffer | null) => link.close(last), done }
+}
+
 const TOTAL = 64 * 1_048_576
 const CHUNK = 65_536
 
@@ -55,7 +70,7 @@ for (const way of ['inbound', 'outbound'] as const) {
     const [upstream, brokerFar] = await pair(t)
     const inbound = counting()
     const outbound = counting()
-    const link = relay(device, upstream, { inbound, outbound, upstreamLost: () => null, halfCloseMs: 60_000 })
+    const link = relayed(device, upstream, { inbound, outbound, upstreamLost: () => null, halfCloseMs: 60_000 })
     device.resume()
     upstream.resume()
     const [writer, reader, to, meter] =
@@ -112,7 +127,7 @@ for (const way of ['inbound', 'outbound'] as const) {
 test('both ways at once, byte-exact, with a half-close in between', async (t) => {
   const [device, deviceFar] = await pair(t)
   const [upstream, brokerFar] = await pair(t)
-  const link = relay(device, upstream, {
+  const link = relayed(device, upstream, {
     inbound: counting(),
     outbound: counting(),
     upstreamLost: () => null,
@@ -140,7 +155,7 @@ test('both ways at once, byte-exact, with a half-close in between', async (t) =>
 test('our last word reaches a device that we have left unread', async (t) => {
   const [device, deviceFar] = await pair(t)
   const [upstream, brokerFar] = await pair(t)
-  const link = relay(device, upstream, {
+  const link = relayed(device, upstream, {
     inbound: counting(),
     outbound: counting(),
     upstreamLost: () => null,
@@ -165,8 +180,8 @@ test('our last word reaches a device that we have left unread', async (t) => {
 function byHand(options: Partial<RelayOptions> = {}) {
   const device = new FakeStream()
   const upstream = new FakeStream()
-  const link = (): ReturnType<typeof relay> => {
-    const made = relay(device, upstream, {
+  const link = (): ReturnType<typeof relayed> => {
+    const made = relayed(device, upstream, {
       inbound: counting(),
       outbound: counting(),
       upstreamLost: () => null,

@@ -26,7 +26,8 @@ function pass(): Inspector {
 function toBroker(device: ByteStream): void {
   const upstream = connect({ port: Number(brokerPort), host: '127.0.0.1', noDelay: true, allowHalfOpen: true })
   upstream.on('error', () => {})
-  relay(device, upstream, { inbound: pass(), outbound: pass(), upstreamLost: () => null, halfCloseMs: 1_000 })
+  const [inbound, outbound] = [pass(), pass()]
+  relay(device, upstream, { inbound, outbound, upstreamLost: () => null, halfCloseMs: 1_000, over() {} })
   device.resume()
   upstream.resume()
 }

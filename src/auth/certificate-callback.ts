@@ -3,7 +3,7 @@ import type { Authenticator, AuthOutcome, Credentials } from './authenticator.ts
 import type { AskedDeps } from './authorizer.ts'
 import { guard } from './guard.ts'
 import { httpsCall } from './https-call.ts'
-import { connectionIdOf, serverNameOf } from './question.ts'
+import { connectionIdOf } from './question.ts'
 import { jsonOf } from './webhook.ts'
 
 export interface CertificateCallbackOptions {
@@ -45,7 +45,7 @@ export function certificateCallback(options: CertificateCallbackOptions, deps: A
     return JSON.stringify({
       connectionMetadata: { id: connectionIdOf(connection.id) },
       principalId: peer.leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
-      serverName: serverNameOf(connection),
+      serverName: connection.serverName,
       clientCertificateChain: peer.chain.map((certificate) => certificate.toString()),
     })
   }

@@ -9,7 +9,7 @@ import { type Authenticated, type Authenticator, type AuthOutcome, type Credenti
 import type { Authorizers } from './authorizers.ts'
 import { type Dated, keyOver } from './outcome-cache.ts'
 import { readParameters } from './parameters.ts'
-import { connectionIdOf, fits, type Question, requestOf, serverNameOf } from './question.ts'
+import { connectionIdOf, fits, type Question, requestOf } from './question.ts'
 import { verifyToken } from './token-signature.ts'
 
 export interface CustomOptions {
@@ -117,7 +117,7 @@ class Attempt {
       parameters,
       token: token.value,
       signatureVerified: entry.signingKeys !== null,
-      serverName: serverNameOf(this.#connection),
+      serverName: this.#connection.serverName,
       certificate: this.#certificate && { id: this.#certificate.outcome.principal.id, pem: this.#certificate.pem },
       connectionId: connectionIdOf(this.#connection.id),
     }

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import type { SecuredConnection } from '../connection.ts'
 import type { HttpProof, MqttProof } from './authenticator.ts'
 import { headersOf, type Parameters, rawQuery, type Token } from './parameters.ts'
 
@@ -11,7 +10,7 @@ export interface Question {
   readonly token: Token | null
   readonly signatureVerified: boolean
   /** As the ClientHello had it. */
-  readonly serverName: string | null
+  readonly serverName: string
   /** Of a certificate that was judged already; null where the way in asks for none. */
   readonly certificate: { readonly id: string; readonly pem: string } | null
   /** The same for all questions about one connection. */
@@ -73,7 +72,7 @@ export function requestOf(question: Question): AuthorizerRequest {
     protocols: ['tls', ...(http === null ? [] : ['http' as const]), ...(mqtt === null ? [] : ['mqtt' as const])],
     protocolData: {
       tls: {
-        ...(serverName !== null && { serverName }),
+        serverName,
         ...(certificate !== null && { x509CertificatePem: certificate.pem, principalId: certificate.id }),
       },
       ...(http !== null && { http: httpOf(http) }),
@@ -108,9 +107,4 @@ export function connectionIdOf(id: string): string {
   bytes[6] = (bytes[6]! & 0x0f) | 0x80
   bytes[8] = (bytes[8]! & 0x3f) | 0x80
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
-}
-
-/** As the ClientHello had it; null where it had none. */
-export function serverNameOf({ hello }: SecuredConnection): string | null {
-  return hello.serverName.kind === 'name' ? hello.serverName.name : null
 }

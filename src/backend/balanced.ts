@@ -51,6 +51,8 @@ export interface Ways<S> {
 export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
   const { servers } = ways
   const now = options.now ?? (() => performance.now())
+  // Made once: each session keeps the name of its server.
+  const peers = servers.map((server) => ways.peerOf(server))
   const balancer = new Balancer(servers.length, options.balance, now, options.random ?? Math.random)
   const streams = new Ring<ByteStream>()
   const closing = new AbortController()
@@ -76,7 +78,7 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
       const endsAtMs = now() + options.connectTimeoutMs
       const signals = [signal, closing.signal]
       // Who is emptied is not chosen, not even as the last one: an operator has said so, and chance must not unsay it.
-      const tried = new Set(servers.flatMap((server, at) => (options.drained?.(ways.peerOf(server)) ? [at] : [])))
+      const tried = new Set(peers.flatMap((peer, at) => (options.drained?.(peer) ? [at] : [])))
       const which = tried.size > 0 ? 'every server of it is drained' : 'it has no servers'
       let last: ProxyError | null = null
       for (;;) {
@@ -101,7 +103,7 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
           options.onDial('connected', (now() - startedMs) / 1_000)
           balancer.succeeded(at)
           watch(stream, at)
-          return { stream, peer: ways.peerOf(server) } satisfies Upstream
+          return { stream, peer: peers[at]! } satisfies Upstream
         } catch (thrown) {
           const error = thrown instanceof ProxyError ? thrown : failure(thrown as Error, false)
           const aborted = isAborted(signals)
@@ -110,7 +112,7 @@ export function balanced<S>(options: BalancedOptions, ways: Ways<S>): Backend {
           if (aborted) throw error
           // Our own shortage says nothing about the server.
           if (error.code !== 'ERR_DIAL_EXHAUSTED') balancer.failed(at)
-          last = new ProxyError(error.code, `${ways.peerOf(server)}: ${error.message}`, { cause: error.cause })
+          last = new ProxyError(error.code, `${peers[at]!}: ${error.message}`, { cause: error.cause })
           if (!last.failure.retry) throw last
         }
       }

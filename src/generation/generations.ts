@@ -10,7 +10,24 @@ export interface Mortal {
 /** A connection's hold on the generation that let it in. */
 export interface Hold<G> {
   readonly generation: G
+  /** At its very end; whatever comes after the first is nothing. */
   leave(): void
+}
+
+/** No closure: one lives with each connection. */
+class Held<G extends Mortal> implements Hold<G> {
+  readonly generation: G
+  #of: Generations<G> | null
+
+  constructor(generation: G, of: Generations<G>) {
+    this.generation = generation
+    this.#of = of
+  }
+
+  leave(): void {
+    this.#of?.left(this.generation)
+    this.#of = null
+  }
 }
 
 export interface GenerationsOptions {
@@ -54,15 +71,7 @@ export class Generations<G extends Mortal> {
   enter(): Hold<G> {
     const generation = this.#current
     this.#counts.set(generation, this.#counts.get(generation)! + 1)
-    let left = false
-    return {
-      generation,
-      leave: () => {
-        if (left) return
-        left = true
-        this.#leave(generation)
-      },
-    }
+    return new Held(generation, this)
   }
 
   /** From here on connections begin with the next one. */
@@ -82,7 +91,8 @@ export class Generations<G extends Mortal> {
     await Promise.all(this.#closing)
   }
 
-  #leave(generation: G): void {
+  /** Of one of its connections; its hold says so, once. */
+  left(generation: G): void {
     const count = this.#counts.get(generation)
     // Closed with everything else.
     if (count === undefined) return

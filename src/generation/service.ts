@@ -131,12 +131,10 @@ function httpsPermit(
   { arn, reportOnly }: DomainRules,
   { metrics, denied }: Host,
 ): Permit {
-  const { serverName: name } = connection.hello
-  const serverName = name.kind === 'name' ? name.name : null
   const variables = connectionVariables({
     clientId: null,
     remoteAddress: connection.remoteAddress,
-    serverName,
+    serverName: connection.serverName,
     thing: null,
     connectAttributes: [],
     lastWillTopic: null,
@@ -150,7 +148,7 @@ function httpsPermit(
       // A route may ask for an action of its own, which has no counter.
       if (Object.hasOwn(counters, action)) counters[action as keyof typeof counters]++
       if (allowed) return
-      const trace = { serverName, principal: who.principal.id, clientId: null }
+      const trace = { serverName: connection.serverName, principal: who.principal.id, clientId: null }
       denied({ connection, trace, action, resource, code: 'ERR_ACTION_DENIED', reported: reportOnly })
     },
   })

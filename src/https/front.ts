@@ -128,7 +128,7 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
       retired = true
       for (const conversation of open) conversation.endWithNextAnswer()
     },
-    serve(connection, trace, signal) {
+    async serve(connection, trace, signal) {
       trace.stage = 'request'
       const conversation: Conversation = new Conversation(connection, trace, limits, timer, (error) => {
         const traceId = randomUUID()
@@ -149,11 +149,12 @@ export function httpsHandler(parts: FrontParts): HttpsHandler {
         server.emit('connection', connection.tls)
         conversation.listen()
       }
-      return conversation.done.finally(() => {
+      const over = conversation.done.catch(asProxyError).finally(() => {
         signal.removeEventListener('abort', onClosing)
         draining?.removeEventListener('abort', onDraining)
         open.remove(link)
       })
+      return { over }
     },
   }
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { CloseReason } from '../connection.ts'
+import type { CloseReason, Serving } from '../connection.ts'
 import { asProxyError, ProxyError } from '../errors.ts'
 import { failure, statusOf } from './answer.ts'
 import type { Closable, Conversation } from './conversation.ts'
@@ -81,15 +81,15 @@ class Upgrading {
     this.#tell(101, null)
     const { connection, trace } = conversation
     const { stream } = upgraded
-    const ending = parts.serveMqtt(onRow(connection, row), { stream, http, who }, trace, closing)
-    conversation.handOver(this.#session(stream, ending))
+    const serving = parts.serveMqtt(onRow(connection, row), { stream, http, who }, trace, closing)
+    conversation.handOver(this.#session(stream, serving))
   }
 
   /**
    * What the device did against the protocol of WebSockets tells more than that it left, or left in the middle of its
    * CONNECT. Where we had ended the session before, that stays the reason.
    */
-  async #session(stream: MessageStream, ending: Promise<CloseReason>): Promise<CloseReason> {
+  async #session(stream: MessageStream, serving: Promise<Serving>): Promise<CloseReason> {
     const { closing } = this.#context
     const onClosing = () => {
       stream.closeCode = 1001
@@ -97,12 +97,14 @@ class Upgrading {
     closing.addEventListener('abort', onClosing, { once: true })
     if (closing.aborted) onClosing()
     try {
-      const reason = await ending.catch((error: unknown) => {
+      const { over } = await serving.catch((error: unknown) => {
         throw faultOf(stream) ?? error
       })
-      const fault = reason === 'downstream' ? faultOf(stream) : null
+      const result = await over
+      if (result instanceof ProxyError) throw result
+      const fault = result === 'downstream' ? faultOf(stream) : null
       if (fault !== null) throw fault
-      return reason
+      return result
     } finally {
       closing.removeEventListener('abort', onClosing)
     }

@@ -29,17 +29,16 @@ export function askedBy({ version, bytes, cleanStart, packet }: Connect): Asked 
 
 /** What the principal may do as this client, with this CONNECT (wire specification §5.4). */
 export function permitFor(
-  connection: Pick<SecuredConnection, 'remoteAddress' | 'hello'>,
+  connection: Pick<SecuredConnection, 'remoteAddress' | 'serverName'>,
   { isPersistent, willTopic }: Asked,
   ids: ClientIds,
   who: Authenticated,
   { arn }: DomainRules,
 ): Permit {
-  const { serverName } = connection.hello
   const variables = connectionVariables({
     clientId: ids.device,
     remoteAddress: connection.remoteAddress,
-    serverName: serverName.kind === 'name' ? serverName.name : null,
+    serverName: connection.serverName,
     thing: who.things.of(ids.device),
     connectAttributes: [
       ...(isPersistent ? (['PersistentConnect'] as const) : []),

@@ -77,9 +77,18 @@ export interface GateOptions {
 /** Answers of ours that may wait for the end of a packet before those who cause them are not read any more, in bytes. */
 const MAX_BACKLOG = 65_536
 
+/** Where no rule says less; one for all sessions. */
+const BOUNDLESS: BrokerTerms = { topicAliasMaximum: 65_535, receiveMaximum: 65_535 }
+
 /** What both directions of a session share. */
 export class Shared {
-  readonly options: GateOptions
+  readonly version: MqttVersion
+  readonly rules: SessionRules
+  readonly device: DeviceTerms
+  readonly traffic: TrafficCounters
+  readonly wheel: KeepAliveWheel
+  readonly observer: GateObserver
+  readonly clock: GateClock
   readonly publishes: TokenBucket | null
   readonly bytes: TokenBucket | null
   #subscriptions: Subscriptions | null = null
@@ -88,16 +97,24 @@ export class Shared {
   terms: BrokerTerms
 
   constructor(options: GateOptions) {
+    // Without the options themselves, which would be another object for as long as the session lives.
     const { rules, clock } = options
-    this.options = options
+    this.version = options.version
+    this.rules = rules
+    this.device = options.device
+    this.traffic = options.traffic
+    this.wheel = options.wheel
+    this.observer = options.observer
+    this.clock = clock
     this.permit = options.permit
     this.reportOnly = options.reportOnly
     this.publishes = rules.publishesPerSecond === null ? null : new TokenBucket(rules.publishesPerSecond, clock)
     this.bytes = rules.bytesPerSecond === null ? null : new TokenBucket(rules.bytesPerSecond, clock)
-    this.terms = {
-      topicAliasMaximum: rules.topicAliasMaximum ?? 65_535,
-      receiveMaximum: rules.receiveMaximum ?? 65_535,
-    }
+    const { topicAliasMaximum, receiveMaximum } = rules
+    this.terms =
+      topicAliasMaximum === null && receiveMaximum === null
+        ? BOUNDLESS
+        : { topicAliasMaximum: topicAliasMaximum ?? 65_535, receiveMaximum: receiveMaximum ?? 65_535 }
   }
 
   get subscriptions(): Subscriptions {
@@ -112,7 +129,7 @@ export class Shared {
 
   /** What the policies say, counted and told. True where the packet may go on. */
   permits(allowed: boolean, action: Action, resource: string): boolean {
-    const { traffic, observer } = this.options
+    const { traffic, observer } = this
     const { reportOnly } = this
     if (allowed) {
       traffic.gate.allowed[action]++
@@ -125,8 +142,8 @@ export class Shared {
   }
 
   limited(limit: Limit): void {
-    this.options.traffic.gate.limits[limit]++
-    this.options.observer.limited(limit)
+    this.traffic.gate.limits[limit]++
+    this.observer.limited(limit)
   }
 }
 
@@ -256,6 +273,6 @@ export class Gate implements Settling {
     lane.hold(RATE, true)
     const place = lane === this.inbound ? 0 : 1
     this.#callOff ??= [null, null]
-    this.#callOff[place] = this.#shared.options.clock.after(wait, () => lane.hold(RATE, false))
+    this.#callOff[place] = this.#shared.clock.after(wait, () => lane.hold(RATE, false))
   }
 }

@@ -2,7 +2,7 @@ import type { Authenticated, HttpProof } from '../auth/authenticator.ts'
 import type { Identify } from '../auth/identify.ts'
 import type { Backend } from '../backend/backend.ts'
 import type { Members } from '../collections/ring.ts'
-import type { CloseReason, ProtocolHandler, SecuredConnection, Trace } from '../connection.ts'
+import type { ProtocolHandler, SecuredConnection, Serving, Trace } from '../connection.ts'
 import type { Metrics } from '../control/metrics.ts'
 import type { ByteStream } from '../relay.ts'
 import type { Store } from '../store/store.ts'
@@ -63,7 +63,7 @@ export interface Arrival {
 export interface MqttHandler extends ProtocolHandler {
   readonly live: Members<LiveSession>
   /** As `serve`, over the arrival's stream. The first admission of the connection is the one that counts. */
-  serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<CloseReason>
+  serveArrival(connection: SecuredConnection, arrival: Arrival, trace: Trace, signal: AbortSignal): Promise<Serving>
   /** Registry or settings have changed: every live session is judged once more, a slice a turn, so that none waits for it. */
   rejudge(): Promise<void>
   /** From now on whoever sends CONNECT is sent away instead. */

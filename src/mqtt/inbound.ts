@@ -57,17 +57,16 @@ export class Inbound extends Lane {
   readonly #rulesRead: boolean
 
   constructor(shared: Shared, gate: Settling) {
-    super(INBOUND[shared.options.version], shared.options.rules.packetBytes)
+    super(INBOUND[shared.version], shared.rules.packetBytes)
     this.#shared = shared
     this.#gate = gate
-    this.lastSeen = shared.options.wheel.now
-    const { rules } = shared.options
+    this.lastSeen = shared.wheel.now
+    const { rules } = shared
     this.#rulesRead = rules.topicBytes < 65_535 || rules.topicSlashes !== null || !rules.reservedTopicsOpen
   }
 
   tune(): void {
-    const { permit, terms, options } = this.#shared
-    const { rules, version } = options
+    const { permit, terms, rules, version } = this.#shared
     this.#memo = null
     this.#judges = !permit.allowsAll('iot:Publish') || !permit.allowsAll('iot:RetainPublish')
     const limits =
@@ -89,7 +88,7 @@ export class Inbound extends Lane {
   }
 
   override inspect(chunk: Buffer): void {
-    this.lastSeen = this.#shared.options.wheel.now
+    this.lastSeen = this.#shared.wheel.now
     if (this.keepAlive !== null) this.keepAlive.lastSeen = this.lastSeen
     super.inspect(chunk)
   }
@@ -98,12 +97,12 @@ export class Inbound extends Lane {
     super.held(paused)
     if (this.keepAlive === null) return
     this.keepAlive.held = paused
-    this.keepAlive.lastSeen = this.#shared.options.wheel.now
+    this.keepAlive.lastSeen = this.#shared.wheel.now
   }
 
   /** 3.1.1 has no Receive Maximum: no more is read until the broker has answered (MQTT 5 ends the session instead). */
   windowIsFull(): boolean {
-    const { rules, version } = this.#shared.options
+    const { rules, version } = this.#shared
     return version === 4 && rules.receiveMaximum !== null && this.flight.unanswered.size >= rules.receiveMaximum
   }
 
@@ -159,14 +158,14 @@ export class Inbound extends Lane {
   }
 
   protected count(type: number): void {
-    this.#shared.options.traffic.packetsIn[type]!++
+    this.#shared.traffic.packetsIn[type]!++
     if (type === PUBLISH ? (this.cursor.flags & QOS) !== 0 : type === PUBREL) this.owed++
   }
 
   protected settled(bytes: number): void {
-    this.#shared.options.traffic.bytesIn += bytes
+    this.#shared.traffic.bytesIn += bytes
     this.#gate.settled(bytes, this)
-    if (this.cursor.fault !== null) this.#shared.options.observer.fault(this.cursor.fault)
+    if (this.cursor.fault !== null) this.#shared.observer.fault(this.cursor.fault)
   }
 
   #fault(code: FailureCode): number {
@@ -176,7 +175,7 @@ export class Inbound extends Lane {
 
   /** What flags and length alone can tell. */
   #sized(flags: number, remaining: number): number {
-    const { rules } = this.#shared.options
+    const { rules } = this.#shared
     if (((flags >> 1) & 3) > rules.maxQoS) {
       this.#shared.limited('qos')
       return this.#fault('ERR_QOS_UNSUPPORTED')
@@ -186,7 +185,7 @@ export class Inbound extends Lane {
 
   #publish(bytes: Buffer, start: number, bodyAt: number, have: number): number {
     const { flags, remainingLength } = this.cursor
-    const { rules, version } = this.#shared.options
+    const { rules, version } = this.#shared
     const read = HEAD.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
     if (read > 0) return read
     if (read < 0) return this.#fault(read === OVERSIZED ? 'ERR_PACKET_TOO_LARGE' : 'ERR_PACKET_MALFORMED')
@@ -226,7 +225,7 @@ export class Inbound extends Lane {
 
   #decide(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
     const shared = this.#shared
-    const { rules } = shared.options
+    const { rules } = shared
     const named = HEAD.topicAt < HEAD.topicEnd
     const retain = (this.cursor.flags & 1) !== 0
     if (this.#judges || this.#rulesRead) {
@@ -270,7 +269,7 @@ export class Inbound extends Lane {
   }
 
   #propertiesTooLarge(): boolean {
-    const { rules } = this.#shared.options
+    const { rules } = this.#shared
     const over = (size: number, limit: number | null) => limit !== null && size > limit
     if (
       !over(HEAD.contentTypeBytes, rules.contentTypeBytes) &&
@@ -288,7 +287,7 @@ export class Inbound extends Lane {
     if (known !== null) return known
     const text = topicText(bytes, from, to)
     if (text === null) return NO_TEXT
-    const problem = topicNameProblem(text, to - from, this.#shared.options.rules)
+    const problem = topicNameProblem(text, to - from, this.#shared.rules)
     const topic: Topic = { text, resource: `topic/${text}`, problem, publish: null, retain: null }
     // What is at fault ends the session.
     if (problem !== null) return topic
@@ -297,7 +296,7 @@ export class Inbound extends Lane {
   }
 
   #forward(bytes: Buffer, start: number, bodyAt: number, aliased: Aliased | null): number {
-    const { rules, version } = this.#shared.options
+    const { rules, version } = this.#shared
     if (HEAD.qos !== 0 && this.follows) {
       const { passed } = this.flight
       const full = version === 5 && rules.receiveMaximum !== null && passed.size >= this.#shared.terms.receiveMaximum
@@ -321,7 +320,7 @@ export class Inbound extends Lane {
 
   /** The Message Expiry Interval to put in its place, in seconds; -1 when it may stay (specification §6.4). */
   #shorterExpiry(bytes: Buffer): number {
-    const { messageExpirySeconds } = this.#shared.options.rules
+    const { messageExpirySeconds } = this.#shared.rules
     const { expiryAt } = HEAD
     if (messageExpirySeconds === null || expiryAt < 0) return -1
     const seconds = bytes.readUInt32BE(expiryAt)
@@ -331,7 +330,7 @@ export class Inbound extends Lane {
 
   /** The device is told no, as its domain wants it told. */
   #refuse(code: FailureCode): number {
-    const { version, rules } = this.#shared.options
+    const { version, rules } = this.#shared
     const { publish3, publish5QoS0, publish5 } = rules.denials
     const { qos } = HEAD
     const how = version === 4 ? publish3 : qos === 0 ? publish5QoS0 : publish5
@@ -343,7 +342,7 @@ export class Inbound extends Lane {
 
   /** Over the rate: dropped, and acknowledged so that it does not come again. */
   #discard(): number {
-    this.#answer(this.#shared.options.version === 5 ? 0x97 : 0)
+    this.#answer(this.#shared.version === 5 ? 0x97 : 0)
     return DROP
   }
 
@@ -360,7 +359,7 @@ export class Inbound extends Lane {
 
   /** Only a Session Expiry Interval in it is a thing to look at; a packet without properties has none. */
   #goodbye(remaining: number): number {
-    const { rules, version } = this.#shared.options
+    const { rules, version } = this.#shared
     if (version === 5 && rules.sessionExpirySeconds !== null && remaining > 1) {
       return remaining <= MAX_DISCONNECT ? remaining : this.#fault('ERR_PACKET_TOO_LARGE')
     }
@@ -370,7 +369,7 @@ export class Inbound extends Lane {
 
   #disconnect(body: Buffer): number {
     try {
-      this.replacement = disconnectWithin(body, this.#shared.options.rules.sessionExpirySeconds!)
+      this.replacement = disconnectWithin(body, this.#shared.rules.sessionExpirySeconds!)
     } catch {
       return this.#fault('ERR_PACKET_MALFORMED')
     }

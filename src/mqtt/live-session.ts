@@ -3,7 +3,7 @@ import type { Upstream } from '../backend/backend.ts'
 import type { Link } from '../collections/ring.ts'
 import type { CloseReason, SecuredConnection } from '../connection.ts'
 import type { Limit } from '../control/metrics.ts'
-import { asProxyError, type FailureCode, reasonOf } from '../errors.ts'
+import { asProxyError, type FailureCode, type ProxyError, reasonOf } from '../errors.ts'
 import type { Action, Permit } from '../policy/permit.ts'
 import { type ByteStream, type Inspector, type Relay, type RelayOptions, relay, type Side } from '../relay.ts'
 import { Authority, type AuthorityObserver, type AuthorityOptions } from './authority.ts'
@@ -46,6 +46,8 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   /** The broker's CONNACK is here and does not go on: ours is the answer. */
   #unanswered = false
   #connackTimer: NodeJS.Timeout | null = null
+  /** Of what `run` returns. */
+  #resolve!: (result: CloseReason | ProxyError) => void
 
   constructor(house: SessionHouse, options: LiveSessionOptions, authority: AuthorityOptions) {
     this.#house = house
@@ -57,7 +59,7 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
       rules: terms.rules,
       permit: connection.permit,
       reportOnly: house.reportOnly(connection),
-      device: { topicAliasMaximum: terms.topicAliasMaximum, maximumPacketBytes: terms.maximumPacketBytes },
+      device: terms,
       traffic: metrics.traffic,
       wheel,
       observer: this,
@@ -118,7 +120,7 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
   }
 
   /** Resolves when both sides are closed; never rejects. */
-  run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason> {
+  run(upstream: Upstream, packet: Buffer, rest: Buffer | null): Promise<CloseReason | ProxyError> {
     const { limits, device, asked } = this.#options
     const { metrics } = this.#house
     const { inbound, outbound } = this.#gate
@@ -136,12 +138,16 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
 
     metrics.sessions(1)
     // No `await`: its frame would keep the packets that the session began with for as long as it lives.
-    return this.#relay.done.then((side) => this.#over(side))
+    const { promise, resolve } = Promise.withResolvers<CloseReason | ProxyError>()
+    this.#resolve = resolve
+    return promise
   }
 
-  #over(side: Side | null): CloseReason {
+  over(side: Side | null): void {
     try {
-      return this.#settle(side)
+      this.#resolve(this.#settle(side))
+    } catch (error) {
+      this.#resolve(asProxyError(error))
     } finally {
       this.#house.left(this)
       this.#options.hold.release()

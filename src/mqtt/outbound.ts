@@ -57,7 +57,7 @@ export class Outbound extends Lane {
   constructor(shared: Shared, gate: Settling) {
     // `rules.packetBytes` is for what devices send. What they take is in their CONNECT, and the broker keeps to that; a
     // delivery is not held here, whatever its size.
-    super(OUTBOUND[shared.options.version], MAX_REMAINING)
+    super(OUTBOUND[shared.version], MAX_REMAINING)
     this.#shared = shared
     this.#gate = gate
   }
@@ -67,8 +67,7 @@ export class Outbound extends Lane {
   }
 
   tune(): void {
-    const { permit, options } = this.#shared
-    const { rules, version, device } = options
+    const { permit, rules, version, device } = this.#shared
     this.#memo = null
     this.#judges = !permit.allowsAll('iot:Receive')
     const paced = version === 4 && rules.sendMaximum !== null
@@ -83,7 +82,7 @@ export class Outbound extends Lane {
 
   /** 3.1.1 has no Receive Maximum: no more is read until the device has answered. */
   windowIsFull(): boolean {
-    const { rules, version } = this.#shared.options
+    const { rules, version } = this.#shared
     return version === 4 && rules.sendMaximum !== null && this.flight.unanswered.size >= rules.sendMaximum
   }
 
@@ -149,15 +148,15 @@ export class Outbound extends Lane {
   }
 
   protected count(type: number): void {
-    this.#shared.options.traffic.packetsOut[type]!++
+    this.#shared.traffic.packetsOut[type]!++
     if ((type === PUBACK || type === PUBREC || type === PUBCOMP) && this.opposite.owed > 0) this.opposite.owed--
   }
 
   protected settled(bytes: number): void {
-    this.#shared.options.traffic.bytesOut += bytes
+    this.#shared.traffic.bytesOut += bytes
     this.#gate.settled(bytes, this)
     // Whatever it was, it is the broker that does not keep to MQTT.
-    if (this.cursor.fault !== null) this.#shared.options.observer.fault('ERR_BACKEND_PROTOCOL')
+    if (this.cursor.fault !== null) this.#shared.observer.fault('ERR_BACKEND_PROTOCOL')
   }
 
   #fault(): number {
@@ -172,24 +171,24 @@ export class Outbound extends Lane {
   }
 
   #connack(bytes: Buffer, start: number, bodyAt: number): number {
-    const { options } = this.#shared
+    const { version, observer } = this.#shared
     const end = bodyAt + this.cursor.remainingLength
-    const connack = readConnack(bytes.subarray(bodyAt, end), options.version)
+    const connack = readConnack(bytes.subarray(bodyAt, end), version)
     if (connack === null) return this.#fault()
     this.connected = true
     // After a CONNACK that refused nothing may follow [MQTT-3.2.2-7].
     this.mute = connack.code !== 0
-    const other = options.observer.connack(connack, bytes.subarray(start, end))
+    const other = observer.connack(connack, bytes.subarray(start, end))
     this.tune()
     return other === null ? PASS : this.#replace(other)
   }
 
   #publish(bytes: Buffer, start: number, bodyAt: number, have: number): number {
     const { flags, remainingLength } = this.cursor
-    const { version } = this.#shared.options
+    const { version } = this.#shared
     const read = HEAD.read(bytes, bodyAt, have, remainingLength, (flags >> 1) & 3, version)
     if (read > 0) return read
-    if (read === OVERSIZED && this.#shared.options.device.topicAliasMaximum === 0) {
+    if (read === OVERSIZED && this.#shared.device.topicAliasMaximum === 0) {
       // Ended for it, the session would get it again with its next connection, and so for ever.
       this.#shared.limited('properties')
       return this.#withhold()
@@ -204,7 +203,7 @@ export class Outbound extends Lane {
   }
 
   #aliased(bytes: Buffer): Aliased | null {
-    if (HEAD.alias < 1 || HEAD.alias > this.#shared.options.device.topicAliasMaximum) return null
+    if (HEAD.alias < 1 || HEAD.alias > this.#shared.device.topicAliasMaximum) return null
     this.#aliases ??= new TopicAliases()
     if (HEAD.topicAt === HEAD.topicEnd) return this.#aliases.get(HEAD.alias) ?? null
     return this.#aliases.define(HEAD.alias, bytes, HEAD.topicAt, HEAD.topicEnd)
@@ -240,7 +239,7 @@ export class Outbound extends Lane {
     let topic: Buffer | null = null
     if (aliased !== null) {
       if (HEAD.topicAt === HEAD.topicEnd && !aliased.told) topic = aliased.topic
-      const { maximumPacketBytes } = this.#shared.options.device
+      const { maximumPacketBytes } = this.#shared.device
       // With its topic name it would be more than the device takes: then it is as if it had been sent [MQTT-3.1.2-25].
       if (topic !== null && maximumPacketBytes !== null && rebuiltLength(remainingLength, topic) > maximumPacketBytes) {
         return this.#withhold()

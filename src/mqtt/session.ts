@@ -1,7 +1,7 @@
 import type { Authenticated } from '../auth/authenticator.ts'
 import type { Backend, Upstream } from '../backend/backend.ts'
 import { Ring } from '../collections/ring.ts'
-import type { AuthorizedConnection, CloseReason, SecuredConnection, Trace } from '../connection.ts'
+import type { AuthorizedConnection, SecuredConnection, Serving, Trace } from '../connection.ts'
 import { asProxyError, type FailureCode, ProxyError, reasonOf } from '../errors.ts'
 import type { Permit } from '../policy/permit.ts'
 import { type ByteStream, throwAway } from '../relay.ts'
@@ -35,14 +35,8 @@ interface Admitted {
   readonly packet: Buffer
 }
 
-/** A session that is relayed. Its ending is wrapped, or whoever waits for the beginning would wait for that. */
-interface Opened {
-  /** Never rejects. */
-  readonly over: Promise<CloseReason>
-}
-
-const ended = (opened: Opened | CloseReason): CloseReason | Promise<CloseReason> =>
-  typeof opened === 'string' ? opened : opened.over
+/** Nobody is left to serve. */
+const gone = (): Serving => ({ over: Promise.resolve('downstream') })
 
 /** What a session is made of, beside its admission. */
 interface Begun {
@@ -78,22 +72,12 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
   let waiting: Promise<void> | null = null
   let parting: Pick<Parting, 'code' | 'serverReference'> | null = null
 
-  function serveArrival(
+  async function serveArrival(
     connection: SecuredConnection,
     arrival: Arrival,
     trace: Trace,
     signal: AbortSignal,
-  ): Promise<CloseReason> {
-    // Two steps, so that nothing of the first is kept for as long as the session lives.
-    return open(connection, arrival, trace, signal).then(ended)
-  }
-
-  async function open(
-    connection: SecuredConnection,
-    arrival: Arrival,
-    trace: Trace,
-    signal: AbortSignal,
-  ): Promise<Opened | CloseReason> {
+  ): Promise<Serving> {
     const device = arrival.stream
     const domain = parts.rulesFor(connection.domain)
     const limits = parts.limitsFor(connection.domain)
@@ -108,7 +92,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       const early = await identifyEarly(by, signal)
       trace.stage = 'connect'
       const read = await readConnect(device, limits.connectBytes, connectDeadline(limits, connection), signal)
-      if (read.kind === 'gone') return 'downstream'
+      if (read.kind === 'gone') return gone()
       version = read.kind === 'refused' ? read.version : read.connect.version
       if (read.kind === 'refused') throw new ProxyError(read.code, read.detail)
       const { connect, rest } = read
@@ -167,7 +151,7 @@ export function mqttHandler(parts: SessionParts): MqttHandler {
       // While it was asked who it is, only what was called off for it counts so: a refusal that came first stays one.
       if (attempt.deviceLeft && (trace.stage === 'open' || error === attempt.signal.reason)) {
         parts.metrics.connect('gone', versionName(version), seconds(connection))
-        return 'downstream'
+        return gone()
       }
       const failure = asProxyError(error)
       const reference = parting?.code === failure.code ? parting.serverReference : null

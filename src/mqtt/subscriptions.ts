@@ -52,7 +52,7 @@ export class Subscriptions {
 
   constructor(shared: Shared) {
     this.#shared = shared
-    this.#active = shared.options.rules.subscriptions === null ? null : new Set()
+    this.#active = shared.rules.subscriptions === null ? null : new Set()
   }
 
   get isWaiting(): boolean {
@@ -61,7 +61,7 @@ export class Subscriptions {
 
   /** @param body a whole SUBSCRIBE after its fixed header */
   subscribe(body: Buffer): SubscribeVerdict {
-    const { version, rules } = this.#shared.options
+    const { version, rules } = this.#shared
     const request = readSubscribe(body, 'subscribe', version)
     if (request === null) return fault('ERR_PACKET_MALFORMED')
     if (this.#pending.has(request.packetId)) return fault('ERR_PACKET_UNEXPECTED')
@@ -93,7 +93,7 @@ export class Subscriptions {
 
   /** UNSUBSCRIBE goes on as it is: filters that never went on are unknown to the broker too, and it says so. */
   unsubscribe(body: Buffer): SubscribeVerdict {
-    const request = readSubscribe(body, 'unsubscribe', this.#shared.options.version)
+    const request = readSubscribe(body, 'unsubscribe', this.#shared.version)
     if (request === null) return fault('ERR_PACKET_MALFORMED')
     const { packetId } = request
     if (this.#pending.has(packetId)) return fault('ERR_PACKET_UNEXPECTED')
@@ -106,7 +106,7 @@ export class Subscriptions {
 
   /** @param body a whole SUBACK or UNSUBACK of the broker after its fixed header */
   answered(body: Buffer, kind: 'subscribe' | 'unsubscribe'): SubscribeVerdict {
-    const { version, observer } = this.#shared.options
+    const { version, observer } = this.#shared
     const answer = readSubscribeAnswer(body, version)
     if (answer === null) return fault('ERR_BACKEND_PROTOCOL')
     const pending = this.#pending.get(answer.packetId)
@@ -139,7 +139,7 @@ export class Subscriptions {
 
   /** Per filter: `ASKED`, or why not. */
   #decide(request: SubscribeRequest, fresh: Set<string>): Uint8Array | SubscribeVerdict {
-    const { version, rules } = this.#shared.options
+    const { version, rules } = this.#shared
     const codes = new Uint8Array(request.filters.length)
     const word = (code: number) => (version === 4 ? FAILURE : code)
     if (rules.filtersPerSubscribe !== null && codes.length > rules.filtersPerSubscribe) {
@@ -162,7 +162,7 @@ export class Subscriptions {
   }
 
   #refusalOf(filter: Filter, fresh: Set<string>): number | null {
-    const { rules } = this.#shared.options
+    const { rules } = this.#shared
     const { permit } = this.#shared
     const problem = filterProblem(filter.text, filter.bytes, rules)
     // [MQTT-4.7.1-1, MQTT-4.7.1-2]: no broker takes any part of such a SUBSCRIBE.
@@ -195,7 +195,7 @@ export class Subscriptions {
 
   #answerHead(packetId: number): Uint8Array {
     const id = [packetId >> 8, packetId & 0xff]
-    return Uint8Array.from(this.#shared.options.version === 4 ? id : [...id, 0])
+    return Uint8Array.from(this.#shared.version === 4 ? id : [...id, 0])
   }
 }
 

@@ -129,7 +129,7 @@ export function handshake(socket: AcceptedSocket, options: HandshakeOptions): Pr
     try {
       const resumed = tls.isSessionReused()
       const peer = options.requestCert ? peerOf(tls, resumed) : null
-      const version = tls.getProtocol() ?? 'unknown'
+      const version = versionOf(tls.getProtocol())
       if (settle()) resolve({ tls, version, resumed, peer })
     } catch (error) {
       if (error instanceof ProxyError) fail(error)
@@ -241,6 +241,13 @@ function verdictOf(tls: TLSSocket | LiftedTls): string | null {
   if (typeof judged?.verifyError !== 'function') return 'UNKNOWN'
   const error = judged.verifyError()
   return error ? (error.code ?? error.message ?? 'UNKNOWN') : null
+}
+
+/** The runtime makes a text of each; a session keeps one that all have. */
+const VERSIONS = ['TLSv1.3', 'TLSv1.2']
+
+function versionOf(said: string | null): string {
+  return VERSIONS.find((version) => version === said) ?? said ?? 'unknown'
 }
 
 /** One printable line: the reason may quote bytes that the client chose. */

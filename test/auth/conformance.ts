@@ -19,8 +19,7 @@ export interface Setup<C extends Credentials> {
 /** As much of a connection as an authenticator may look at. */
 export function connectionOf(domain = 'iot.example.com'): SecuredConnection {
   // The rest belongs to other stages; reading it here would be a mistake that shows.
-  const hello = { serverName: { kind: 'name', name: domain } }
-  return { id: 'c-1', domain: { name: domain }, hello, remoteAddress: '127.0.0.1' } as SecuredConnection
+  return { id: 'c-1', domain: { name: domain }, serverName: domain, remoteAddress: '127.0.0.1' } as SecuredConnection
 }
 
 /** What an outcome says; what it can do is a closure, new each time. */

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import type { ExecutionContext } from 'ava'
 import type { Credentials } from '../../src/auth/authenticator.ts'
-import type { CloseReason, SecuredConnection, Trace } from '../../src/connection.ts'
-import { ProxyError } from '../../src/errors.ts'
+import type { CloseReason, SecuredConnection, Serving, Trace } from '../../src/connection.ts'
+import type { ProxyError } from '../../src/errors.ts'
 import type { Answered } from '../../src/https/exchange.ts'
 import { createForwarder } from '../../src/https/forward.ts'
 import { type HttpsHandler, httpsHandler } from '../../src/https/front.ts'
@@ -106,7 +106,7 @@ export async function front(t: ExecutionContext, setup: Setup = {}): Promise<Har
       close: async () => {},
     }),
     websocket: () => ({ kind: 'refused', code: 'ERR_SUBPROTOCOL', detail: 'none here' }),
-    serveMqtt: async () => 'downstream',
+    serveMqtt: async () => serving('downstream'),
     routes: () => [],
     httpBackend: (name) => {
       throw new Error(`no backend ${name}`)
@@ -135,12 +135,7 @@ export async function front(t: ExecutionContext, setup: Setup = {}): Promise<Har
       acceptedAt: performance.now(),
       securedAt: performance.now(),
     } as unknown as SecuredConnection
-    endings.push(
-      handler.serve(connection, trace, closing.signal).catch((error: unknown) => {
-        if (error instanceof ProxyError) return error
-        throw error
-      }),
-    )
+    endings.push(handler.serve(connection, trace, closing.signal).then(({ over }) => over))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -231,3 +226,6 @@ export class Device {
 
 export const post = (topic: string, headers = '', body = 'hi'): string =>
   `POST /topics/${topic} HTTP/1.1\r\nHost: a.example\r\n${headers}Content-Length: ${body.length}\r\n\r\n${body}`
+
+/** What has ended before anybody could wait for it. */
+export const serving = (reason: CloseReason): Serving => ({ over: Promise.resolve(reason) })

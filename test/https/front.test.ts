@@ -4,7 +4,7 @@ import type { CloseReason } from '../../src/connection.ts'
 import { type FailureCode, ProxyError } from '../../src/errors.ts'
 import { CLOSED_PERMIT, type Permit } from '../../src/policy/permit.ts'
 import { authenticatedAs } from '../support/identity.ts'
-import { explicit, front, ManualTimer, post, type Setup, X509_8443 } from './front-harness.ts'
+import { explicit, front, ManualTimer, post, type Setup, serving, X509_8443 } from './front-harness.ts'
 
 const WEBSOCKET =
   'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
@@ -614,7 +614,7 @@ test('an upgrade is identified first, and what came behind it is given to whoeve
           `serve ${connection.admissions.map(({ mode }) => mode)} ${http?.target} ${who?.principal.id} ${trace.protocol}`,
         )
         stream.end()
-        return 'upstream'
+        return serving('upstream')
       },
     },
   })
@@ -634,7 +634,7 @@ test('an upgrade that proves nothing goes through, and CONNECT has to', async (t
       serveMqtt: async (connection, { stream, who }) => {
         resolve({ who, modes: connection.admissions.map(({ mode }) => mode) })
         stream.destroy()
-        return 'downstream'
+        return serving('downstream')
       },
     },
   })
@@ -656,9 +656,9 @@ for (const [what, ending, how] of [
           kind: 'accepted',
           stream: Object.assign(socket, { fault: { code: 'ERR_WEBSOCKET', detail: 'a text frame' } as const }),
         }),
-        serveMqtt: (_connection, { stream }) => {
+        serveMqtt: async (_connection, { stream }) => {
           stream.destroy()
-          return ending()
+          return serving(await ending())
         },
       },
     })
@@ -679,9 +679,9 @@ test('a process that is closing says to WebSockets that it goes away', async (t)
   const { connect, closing } = await front(t, {
     parts: {
       websocket: (_request, socket) => ({ kind: 'accepted', stream: socket }),
-      serveMqtt: (_connection, { stream }) => {
+      serveMqtt: async (_connection, { stream }) => {
         serve(stream as { closeCode?: number })
-        return ending
+        return { over: ending }
       },
     },
   })
@@ -703,7 +703,7 @@ test('an upgrade waits until the requests before it are answered', async (t) => 
       },
       serveMqtt: async (_connection, { stream }) => {
         stream.end()
-        return 'downstream'
+        return serving('downstream')
       },
     },
   })

@@ -201,6 +201,7 @@ for (const version of [4, 5] as const) {
       outbound: gate.outbound,
       upstreamLost: () => null,
       halfCloseMs: 1_000,
+      over() {},
     })
     t.teardown(() => {
       device.destroy()

@@ -3,7 +3,7 @@ import type { Authenticated, Authenticator, AuthOutcome, Principal } from '../..
 import { identifier } from '../../src/auth/identify.ts'
 import type { Backend, UpstreamIdentity } from '../../src/backend/backend.ts'
 import type { SecuredConnection, Trace } from '../../src/connection.ts'
-import { asProxyError } from '../../src/errors.ts'
+import { asProxyError, ProxyError } from '../../src/errors.ts'
 import type { LifecycleEvent } from '../../src/events.ts'
 import type { DomainRules } from '../../src/mqtt/domain-rules.ts'
 import type { SessionLimits } from '../../src/mqtt/handler.ts'
@@ -107,7 +107,7 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
     tls: device,
     peer: null,
     remoteAddress: '198.51.100.4',
-    hello: { serverName: { kind: 'name', name: 'iot.example.com' } },
+    serverName: 'iot.example.com',
     admissions: [{ mode: 'D', port: 8883, alpn: null, protocol: 'mqtt', auth: options.unserved ? 'custom' : 'x509' }],
     domain: { name: 'iot.example.com' },
     acceptedAt: performance.now(),
@@ -116,11 +116,14 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
   } as unknown as SecuredConnection
   const trace = { stage: 'handshake', mode: 'E' } as Trace
   const shutdown = new AbortController()
-  const ending =
+  const serving =
     options.who === undefined
       ? handler.serve(connection, trace, shutdown.signal)
       : handler.serveArrival(connection, { stream: device, http: null, who: options.who }, trace, shutdown.signal)
-  const ended = ending.catch((error: unknown) => asProxyError(error).code)
+  const ended = serving
+    .then(({ over }) => over)
+    .catch(asProxyError)
+    .then((result) => (result instanceof ProxyError ? result.code : result))
   t.teardown(() => {
     device.destroy()
     broker.destroy()
