@@ -1,7 +1,6 @@
 import { chmod, lstat, mkdir, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { dirname } from 'node:path'
-import { Aedes } from 'aedes'
 import type { Backend } from './backend.ts'
 import { type TcpOptions, tcp } from './tcp.ts'
 
@@ -40,6 +39,8 @@ const CLOSE_GRACE_MS = 1_000
 export async function startEmbeddedBroker(options: EmbeddedBrokerOptions): Promise<EmbeddedBroker> {
   const { path, onError = ignore } = options
   await claim(path)
+  // Only where it is started: most processes have brokers of their own.
+  const { Aedes } = await import('aedes')
   const aedes = await Aedes.createBroker({ drainTimeout: DRAIN_TIMEOUT_MS, queueLimit: QUEUE_PACKETS })
   // Without a listener `error` ends the process; the other two are where a broken client shows up.
   ;(aedes as NodeJS.EventEmitter).on('error', onError)

@@ -8,7 +8,7 @@ import { readRegistry } from '../registry/files.ts'
 import { OverlayReader } from '../registry/overlay.ts'
 import { type Decision, type Listed, listOf } from '../registry/owner.ts'
 import type { Print } from './check.ts'
-import { issueDevice, loadCa } from './pki.ts'
+import type { Issuer } from './pki.ts'
 
 export interface CertsOptions {
   /** Null: that of a first run in the current folder. */
@@ -35,7 +35,7 @@ const DEVICE_NAME = /^[\w][\w.:-]{0,63}$/
 const MAX_DAYS = 3_650
 
 /** `brokergate certs issue`: a device certificate of the development CA, and the lines that register it. */
-export function issue(options: IssueOptions): number {
+export async function issue(options: IssueOptions): Promise<number> {
   const { name, print } = options
   const pki = options.pki ?? join(dirname(configOf(options.file)), 'pki')
   const out = options.out ?? pki
@@ -50,7 +50,9 @@ export function issue(options: IssueOptions): number {
   }
   const files = { cert: join(out, `${name}.pem`), key: join(out, `${name}.key`) }
   for (const file of Object.values(files)) if (existsSync(file)) return wrong(`${file} exists and is left alone`)
-  let ca: ReturnType<typeof loadCa>
+  // Of all that this program does only this and a first run make certificates.
+  const { issueDevice, loadCa } = await import('./pki.ts')
+  let ca: Issuer
   try {
     ca = loadCa(readFileSync(join(pki, 'ca.pem'), 'utf8'), readFileSync(join(pki, 'ca.key'), 'utf8'))
   } catch (error) {

@@ -9,7 +9,6 @@ import { decide, issue, list } from './certs.ts'
 import { check, type Inspection } from './check.ts'
 import { connections, kick } from './connections.ts'
 import { healthcheck } from './healthcheck.ts'
-import { init } from './init.ts'
 import { drain, restart, status } from './operate.ts'
 import { passwd } from './passwd.ts'
 import { type SimulateOptions, simulate } from './policy.ts'
@@ -61,7 +60,8 @@ export function program(): Command {
     .command('init')
     .description('write a commented configuration and a development PKI')
     .argument('<dir>', 'folder to make')
-    .action((dir: string) => {
+    .action(async (dir: string) => {
+      const { init } = await import('./init.ts')
       process.exitCode = init(dir, print)
     })
   root
@@ -250,9 +250,9 @@ function certificates(root: Command): void {
     .option('--pki <dir>', 'folder with ca.pem and ca.key; without it pki/ beside the configuration')
     .option('--out <dir>', 'folder to write to; without it that of the CA')
     .option('--days <number>', 'how long it is valid; without it 825 days')
-    .action((name: string, options: Readonly<Record<string, string | undefined>>) => {
+    .action(async (name: string, options: Readonly<Record<string, string | undefined>>) => {
       const { config: file = null, pki = null, out = null, days = null } = options
-      process.exitCode = issue({ name, file, pki, out, days, env: process.env, print })
+      process.exitCode = await issue({ name, file, pki, out, days, env: process.env, print })
     })
   certs
     .command('list')

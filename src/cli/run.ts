@@ -15,7 +15,6 @@ import type { Reloads } from '../control/reload.ts'
 import { materialOfPrimary } from '../control/reload-link.ts'
 import type { Material } from '../generation/material.ts'
 import type { Print } from './check.ts'
-import { ensureFirstRun, pasteLines } from './first-run.ts'
 import { alone, EMBEDDED_SOCKET, type House, many } from './house.ts'
 import { readMaterial } from './material.ts'
 import { shutdownOrder } from './orders.ts'
@@ -52,8 +51,8 @@ export async function run(options: RunOptions): Promise<number> {
     const { log, metrics } = outlets(material.settings)
     return worker(material, log, metrics, options.env[EMBEDDED_SOCKET] ?? '')
   }
-  const first = options.file === null ? resolve(FIRST_RUN_FOLDER) : null
-  const file = first === null ? options.file! : ensureFirstRun(first).configFile
+  const first = options.file === null ? await firstRun(resolve(FIRST_RUN_FOLDER)) : null
+  const file = first === null ? options.file! : first.configFile
   const readAt = Date.now()
   const read = readMaterial(file, options.env, null)
   if (read.kind === 'refused') {
@@ -91,7 +90,7 @@ export async function run(options: RunOptions): Promise<number> {
     early = null
     reloads = following.reloads
     return await supervise(log, house, reloads, () => {
-      if (first !== null) options.print(`\nbrokergate is ready. Paste into two terminals:\n\n${pasteLines(first)}`)
+      if (first !== null) options.print(`\nbrokergate is ready. Paste into two terminals:\n\n${first.pasteLines}`)
     }).finally(() => following.stop())
   } finally {
     await broker?.close()
@@ -99,6 +98,12 @@ export async function run(options: RunOptions): Promise<number> {
     await log.written()
     log.flush()
   }
+}
+
+/** Certificates are made by a library that whoever has a configuration does not wait for. */
+async function firstRun(folder: string): Promise<{ readonly configFile: string; readonly pasteLines: string }> {
+  const { ensureFirstRun, pasteLines } = await import('./first-run.ts')
+  return { configFile: ensureFirstRun(folder).configFile, pasteLines: pasteLines(folder) }
 }
 
 /** Null after a line in the log: on a read-only file system somebody has to say where. */

@@ -23,9 +23,9 @@ function started(t: ExecutionContext) {
   return { dir, lines, common, make, change, id: device.fingerprint256.replaceAll(':', '').toLowerCase() }
 }
 
-test('a device certificate is made by the development CA, with its key for its owner alone', (t) => {
+test('a device certificate is made by the development CA, with its key for its owner alone', async (t) => {
   const { dir, lines, make } = started(t)
-  t.is(make('sensor-1', { days: '10' }), 0)
+  t.is(await make('sensor-1', { days: '10' }), 0)
   const certificate = new X509Certificate(readFileSync(join(dir, 'pki/sensor-1.pem')))
   t.true(certificate.verify(new X509Certificate(readFileSync(join(dir, 'pki/ca.pem'))).publicKey))
   t.true(certificate.validToDate.getTime() - Date.now() < 10 * 86_400_000)
@@ -33,14 +33,14 @@ test('a device certificate is made by the development CA, with its key for its o
   t.regex(lines.join('\n'), /file: \.\.\/pki\/sensor-1\.pem, status: ACTIVE/)
 })
 
-test('what is there is left alone, and what cannot be is told', (t) => {
+test('what is there is left alone, and what cannot be is told', async (t) => {
   const { dir, lines, make } = started(t)
   const before = readFileSync(join(dir, 'pki/device.pem'), 'utf8')
-  t.is(make('device'), 1)
+  t.is(await make('device'), 1)
   t.is(readFileSync(join(dir, 'pki/device.pem'), 'utf8'), before)
-  for (const name of ['../x', 'a/b', '', '.hidden', 'a'.repeat(65)]) t.is(make(name), 1, name)
-  for (const days of ['0', '-1', '1.5', 'ten', '4000']) t.is(make('x', { days }), 1, days)
-  t.is(make('x', { pki: join(dir, 'registry') }), 1)
+  for (const name of ['../x', 'a/b', '', '.hidden', 'a'.repeat(65)]) t.is(await make(name), 1, name)
+  for (const days of ['0', '-1', '1.5', 'ten', '4000']) t.is(await make('x', { days }), 1, days)
+  t.is(await make('x', { pki: join(dir, 'registry') }), 1)
   t.regex(lines.at(-1)!, /no development CA/)
   t.false(existsSync(join(dir, 'pki/x.key')))
 })
