@@ -8,11 +8,11 @@ const TAKEOVER_PAUSE_MS = 1_000
 /** What is known of a key that nobody holds is kept so long, for its rate. */
 const MEMORY_MS = 1_000
 
-/** How often a key was claimed is known so long after the last time, and of so many keys. */
+/** How often a key was claimed is known so long after the last time, and of so many: some 90,000 with names of usual lengths. */
 const VERSION_MS = 3_600_000
-const MAX_VERSIONS = 100_000
-/** Of their names together, in characters: a client id may have 64 KiB of them. */
-const MAX_VERSION_CHARS = 16_777_216
+const MAX_VERSION_BYTES = 16_777_216
+/** What one takes beside its name, of which a client id may have 64 KiB. */
+const VERSION_BYTES = 160
 
 interface Entry {
   owner: string
@@ -51,9 +51,9 @@ export class Claims {
     this.#lost = lost
     this.#now = now
     this.#versions = new LRUCache({
-      max: MAX_VERSIONS,
-      maxSize: MAX_VERSION_CHARS,
-      sizeCalculation: (_, key) => key.length,
+      // Not `max`, for which the library has ready, from the start, whatever so many would take: 5 MB.
+      maxSize: MAX_VERSION_BYTES,
+      sizeCalculation: (_, key) => key.length + VERSION_BYTES,
       ttl: VERSION_MS,
       perf: { now },
     })
