@@ -1,24 +1,39 @@
-// How the runtime compiles this program. JavaScriptCore is told by the environment alone, before it starts.
+// How the runtime compiles this program and collects its garbage. JavaScriptCore is told by the environment alone, before it
+// starts.
 
 /** Of Bun; on Node there is nothing to settle. */
-const SETTING = 'BUN_JSC_thresholdForFTLOptimizeAfterWarmUp'
-/**
- * What a function must have done before it is compiled by the last and dearest compiler, which counts 15 for a call and 1 for
- * a turn of a loop. Its own mark is 64,000: the whole way of a connection passes that, for a gain that never pays for it.
- * What looks at packets passes this one within seconds of load.
- */
-const MARK = '4000000'
+const SETTINGS = {
+  /**
+   * What a function must have done before it is compiled by the last and dearest compiler, which counts 15 for a call and 1 for
+   * a turn of a loop. Its own mark is 64,000: the whole way of a connection passes that, for a gain that never pays for it.
+   * What looks at packets passes this one within seconds of load.
+   */
+  BUN_JSC_thresholdForFTLOptimizeAfterWarmUp: '4000000',
+  /**
+   * What may be allocated before garbage is collected, as a part of what lives: 2 of themselves. The garbage of a handshake
+   * lies between what stays of its session, and its room with it. The first is asked where the machine has over 16 GB.
+   */
+  BUN_JSC_heapGrowthMaxIncrease: '0.1',
+  BUN_JSC_smallHeapGrowthFactor: '1.1',
+  /** Below this part collections look at all that lives: by itself 1/3, which would be all of them. */
+  BUN_JSC_minEdenToOldGenerationRatio: '0.025',
+  /** Below so many bytes nothing is collected: with few sessions what is read would otherwise be, again and again. */
+  BUN_JSC_largeHeapSize: '33554432',
+  /** Pages between what lives are given back after each collection, not only after those that look at all. */
+  BUN_JSC_decommitUnusedMarkedBlockPagesAfterEdenCollections: 'true',
+} as const
 
 type Execve = (file: string, args: readonly string[], env: NodeJS.ProcessEnv) => never
 
-/** The environment to start again in; null: as it is. A mark that somebody has set stays. */
+/** The environment to start again in; null: as it is. What somebody has set stays. */
 export function settledEngine(
   args: readonly string[],
   env: NodeJS.ProcessEnv,
   onBun = process.versions.bun !== undefined,
 ): NodeJS.ProcessEnv | null {
   const serves = args[0] === undefined || args[0] === 'run' || args[0].startsWith('-')
-  return onBun && serves && env[SETTING] === undefined ? { ...env, [SETTING]: MARK } : null
+  const isSettled = Object.keys(SETTINGS).every((name) => env[name] !== undefined)
+  return onBun && serves && !isSettled ? { ...SETTINGS, ...env } : null
 }
 
 /**

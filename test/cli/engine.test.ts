@@ -5,18 +5,29 @@ import { join } from 'node:path'
 import test from 'ava'
 import { settledEngine } from '../../src/cli/engine.ts'
 
-const NAME = 'BUN_JSC_thresholdForFTLOptimizeAfterWarmUp'
+const SETTLED = {
+  BUN_JSC_thresholdForFTLOptimizeAfterWarmUp: '4000000',
+  BUN_JSC_heapGrowthMaxIncrease: '0.1',
+  BUN_JSC_smallHeapGrowthFactor: '1.1',
+  BUN_JSC_minEdenToOldGenerationRatio: '0.025',
+  BUN_JSC_largeHeapSize: '33554432',
+  BUN_JSC_decommitUnusedMarkedBlockPagesAfterEdenCollections: 'true',
+}
+const NAMES = Object.keys(SETTLED)
+const NAME = NAMES[0]!
+const NONE = NAMES.map(() => null)
 const MODULE = new URL('../../src/cli/engine.ts', import.meta.url).pathname
 
 test('only what serves is started again, and only where nobody has said how', (t) => {
-  const settled = { HOME: '/root', [NAME]: '4000000' }
+  const settled = { HOME: '/root', ...SETTLED }
   for (const args of [[], ['run'], ['run', '-c', 'a.yaml'], ['-c', 'a.yaml']]) {
     t.deepEqual(settledEngine(args, { HOME: '/root' }, true), settled, args.join(' '))
   }
   for (const args of [['check', '-c', 'a.yaml'], ['version'], ['policy', 'simulate']]) {
     t.is(settledEngine(args, {}, true), null, args.join(' '))
   }
-  t.is(settledEngine(['run'], { [NAME]: '64000' }, true), null)
+  t.deepEqual(settledEngine(['run'], { [NAME]: '64000' }, true), { ...SETTLED, [NAME]: '64000' })
+  t.is(settledEngine(['run'], { ...SETTLED, [NAME]: '64000' }, true), null)
   t.is(settledEngine(['run'], {}, false), null)
 })
 
@@ -26,13 +37,13 @@ if (first === undefined) process.env.TEST_FIRST_PID = String(process.pid)
 const { settleEngine } = await import(${JSON.stringify(MODULE)})
 if (process.env.TEST_NO_EXECVE) process.execve = () => { throw new Error('not permitted') }
 settleEngine()
-console.log(JSON.stringify({ pid: process.pid, first: Number(process.env.TEST_FIRST_PID), mark: process.env.${NAME} ?? null, args: process.argv.slice(2) }))
+console.log(JSON.stringify({ pid: process.pid, first: Number(process.env.TEST_FIRST_PID), marks: ${JSON.stringify(NAMES)}.map((name) => process.env[name] ?? null), args: process.argv.slice(2) }))
 `
 
 interface Told {
   readonly pid: number
   readonly first: number
-  readonly mark: string | null
+  readonly marks: readonly (string | null)[]
   readonly args: readonly string[]
 }
 
@@ -41,7 +52,7 @@ function scriptAndEnv(more: NodeJS.ProcessEnv) {
   const script = join(folder, 'script.mjs')
   writeFileSync(script, SCRIPT)
   const env = { ...process.env, ...more }
-  delete env[NAME]
+  for (const name of NAMES) delete env[name]
   return { folder, script, env }
 }
 
@@ -53,18 +64,18 @@ function ran(args: readonly string[], more: NodeJS.ProcessEnv = {}) {
 }
 
 test('it is the same process with the same arguments', (t) => {
-  const { pid, first, mark, args, status } = ran(['run', '-c', 'with space.yaml'])
+  const { pid, first, marks, args, status } = ran(['run', '-c', 'with space.yaml'])
   t.is(status, 0)
   t.is(pid, first)
   t.deepEqual(args, ['run', '-c', 'with space.yaml'])
-  t.is(mark, process.versions.bun === undefined ? null : '4000000')
+  t.deepEqual(marks, process.versions.bun === undefined ? NONE : Object.values(SETTLED))
 })
 
 test('where no program may be started it goes on as it is', (t) => {
-  const { mark, args, status } = ran(['run'], { TEST_NO_EXECVE: '1' })
+  const { marks, args, status } = ran(['run'], { TEST_NO_EXECVE: '1' })
   t.is(status, 0)
   t.deepEqual(args, ['run'])
-  t.is(mark, null)
+  t.deepEqual(marks, NONE)
 })
 
 test('whoever was forked keeps its channel, and so stays as it is', async (t) => {
@@ -76,5 +87,5 @@ test('whoever was forked keeps its channel, and so stays as it is', async (t) =>
   child.stdout!.on('data', (chunk: Buffer) => chunks.push(chunk))
   const code = await new Promise((resolve) => child.once('close', resolve))
   t.is(code, 0)
-  t.is((JSON.parse(Buffer.concat(chunks).toString()) as Told).mark, null)
+  t.deepEqual((JSON.parse(Buffer.concat(chunks).toString()) as Told).marks, NONE)
 })
