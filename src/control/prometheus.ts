@@ -1,9 +1,10 @@
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, Gauge, Registry } from 'prom-client'
 import { FAILURES, type FailureCode, reasonOf } from '../errors.ts'
 import { SHIELD_OUTCOMES } from '../mqtt/shield-outcomes.ts'
 import type { ProvisionResult } from '../registry/self-registration.ts'
 import { admissionCounters, admissionMetrics } from './admission-metrics.ts'
 import { descriptorLimit, openDescriptors } from './descriptors.ts'
+import { Distribution } from './distribution.ts'
 import {
   type LabelOf,
   METRIC_PREFIX,
@@ -119,8 +120,11 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       }),
     })
   }
-  const histogram = <N extends NamesOf<'histogram'>>(name: N) =>
-    new Histogram<LabelOf<N>>({ ...described(name), buckets: [...METRICS[name].buckets] })
+  const histogram = <N extends NamesOf<'histogram'>>(name: N) => {
+    const distribution = new Distribution<LabelOf<N>>({ ...described(name), buckets: METRICS[name].buckets })
+    if (METRICS[name].labels.length === 0) distribution.zero('', {})
+    return distribution
+  }
 
   const accepted = tally('connections_accepted_total')
   const pauses = counter('accept_pauses_total')
@@ -175,7 +179,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
     for (const status of statuses) requests.zero({ route, status })
   }
   const requestSeconds = histogram('http_request_seconds')
-  for (const route of HTTP_ROUTES) requestSeconds.zero({ route })
+  for (const route of HTTP_ROUTES) requestSeconds.zero(route, { route })
 
   const traffic = trafficCounters()
   counter('bytes_total', (self) => {
@@ -220,16 +224,13 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
   const provisions = counter('provisions_total')
   for (const result of PROVISIONS) provisions.inc({ result }, 0)
 
-  // `zero` sets a histogram back, so that it is for those that are new.
-  const timed = new Set<string>()
   const known = ({ ports = [], backends = [], registries = [] }: KnownNames) => {
     for (const port of ports) accepted.zero({ port })
     for (const backend of backends) {
       for (const result of ['ok', ...reasonsOn('dial')]) dials.zero({ backend, result })
       for (const outcome of SHIELD_OUTCOMES) shieldOutcomes.inc({ backend, outcome }, 0)
       shielded.inc({ backend }, 0)
-      if (!timed.has(backend)) dialSeconds.zero({ backend })
-      timed.add(backend)
+      dialSeconds.zero(backend, { backend })
     }
     for (const registry of registries)
       for (const result of ['ok', 'refused']) registryReloads.inc({ registry, result }, 0)
@@ -296,7 +297,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       },
       authorizerCall(authorizer, result, seconds) {
         authorizerCalls.inc({ authorizer, result })
-        if (ANSWERED.has(result)) authorizerSeconds.observe({ authorizer }, seconds)
+        if (ANSWERED.has(result)) authorizerSeconds.observe(seconds, authorizer, { authorizer })
       },
       authorizerCircuit: (authorizer, open) => authorizerCircuits.set({ authorizer }, open ? 1 : 0),
       connect(result, version, seconds) {
@@ -305,7 +306,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       },
       dial(backend, result, seconds) {
         dials.add(`${backend} ${result}`, { backend, result })
-        if (result === 'ok') dialSeconds.observe({ backend }, seconds)
+        if (result === 'ok') dialSeconds.observe(seconds, backend, { backend })
       },
       sessions(delta) {
         sessions += delta
@@ -318,7 +319,7 @@ export function createMetrics(options: MetricsOptions): MetricsParts {
       request(route, status, seconds) {
         const known = status >= 100 && status <= 599 ? status : 'other'
         requests.add(`${route} ${known}`, { route, status: known })
-        requestSeconds.observe({ route }, seconds)
+        requestSeconds.observe(seconds, route, { route })
       },
       closed: (reason) => closed.add(reason, { reason: closeReasonLabel(reason) }),
     },
@@ -351,7 +352,7 @@ const LAG_PERIOD_MS = 100
  * Our own timer and not `monitorEventLoopDelay`: that one counts its resolution in on Node and not on Bun, and its
  * percentiles cannot be joined over processes, while the buckets of a histogram can.
  */
-function measureLag(histogram: Histogram<never>): () => void {
+function measureLag(histogram: Distribution<never>): () => void {
   let due = performance.now() + LAG_PERIOD_MS
   const timer = setInterval(() => {
     const now = performance.now()

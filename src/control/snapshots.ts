@@ -1,7 +1,7 @@
 import type { MetricObjectWithValues, MetricValue } from 'prom-client'
 
 /** `metricName` tells `_bucket`, `_sum` and `_count` of a histogram apart; prom-client's types lack it. */
-type Sample = MetricValue<string> & { metricName?: string }
+export type Sample = MetricValue<string> & { metricName?: string }
 /** What a registry tells of itself; goes over IPC as JSON. */
 export type Snapshot = MetricObjectWithValues<Sample>[]
 
