@@ -52,7 +52,7 @@ export interface AcceptedConnection extends Origin {
 export interface SecuredConnection extends Origin {
   /** A `TLSSocket` where HTTP comes next; where MQTT does, it may be of the second transport. */
   readonly tls: SecureStream
-  /** As the ClientHello had it, in lower case; the domain is called by it or covers it. */
+  /** As the ClientHello had it, in lower case; one of the domain's. */
   readonly serverName: string
   readonly domain: Domain
   readonly admissions: readonly Admission[]

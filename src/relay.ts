@@ -5,7 +5,10 @@
  * A Node `Duplex` is one. Whoever makes a ByteStream listens to its `error`; `close` always follows.
  */
 export interface ByteStream {
-  /** True once there is nothing more to come, in either direction; `close` may have been emitted already. */
+  /**
+   * True once there is nothing more to come, in either direction; `close` may have been emitted already, and never is from
+   * within a call.
+   */
   readonly destroyed?: boolean
   /** True once `end` has been emitted: a socket does so even while paused. */
   readonly readableEnded?: boolean
@@ -147,6 +150,7 @@ class Relayed implements Relay {
   readonly #upstream: End
   #first: Side | null | undefined
   #closing = false
+  #isOver = false
   #timer: NodeJS.Timeout | null = null
 
   constructor(device: ByteStream, upstream: ByteStream, options: RelayOptions) {
@@ -192,7 +196,9 @@ class Relayed implements Relay {
       this.#device.stream.resume()
       if (!this.#closing) this.#within(LINGER_MS)
     }
-    if (!this.#device.isClosed || !this.#upstream.isClosed) return
+    // What is told here may have closed the other side, which has then told it already.
+    if (this.#isOver || !this.#device.isClosed || !this.#upstream.isClosed) return
+    this.#isOver = true
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#options.over(this.#first ?? null)
   }

@@ -29,8 +29,13 @@ const areaOf = (path: string): string => path.split('/')[0]!
 for (const file of globSync('src/**/*.ts').sort()) {
   const area = areaOf(relative('src', file))
   test(`${file} takes values only from where its area may`, (t) => {
+    const text = readFileSync(file, 'utf8')
     const targets = Array.from(
-      readFileSync(file, 'utf8').matchAll(/^(?:import|export) (?!type\b)([^']*?) ?from '(\.[^']+)'/gm),
+      [
+        ...text.matchAll(/^(?:import|export) (?!type\b)([^']*?) ?from '(\.[^']+)'/gm),
+        // Late ones.
+        ...text.matchAll(/\bawait (import)\('(\.[^']+)'/g),
+      ],
       ([, names, from]) => ({ names: names!, area: areaOf(relative('src', join(dirname(file), from!))) }),
     )
       // `import { type A, type B } from …` leaves nothing either.

@@ -1,7 +1,10 @@
 import { connect, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import test, { type ExecutionContext } from 'ava'
+import type { CloseReason, ProtocolHandler, Serving } from '../src/connection.ts'
 import { admissionCounters } from '../src/control/admission-metrics.ts'
 import { NO_METRICS } from '../src/control/metrics.ts'
+import { ProxyError } from '../src/errors.ts'
 import { CAN_LIFT } from '../src/lifted/native.ts'
 import { Governor } from '../src/listener/governor.ts'
 import { Acceptor } from '../src/listener/listener.ts'
@@ -18,8 +21,15 @@ interface Ending {
   readonly reason: string
 }
 
-/** The way of a connection up to TLS; nobody gets further here. */
-async function rig(t: ExecutionContext, lift: boolean, connectionsPerAddress: number | null = null) {
+const NOBODY: ProtocolHandler['serve'] = () => Promise.reject(new Error('nobody gets here'))
+
+/** The way of a connection up to TLS, and to its handler where one is given. */
+async function rig(
+  t: ExecutionContext,
+  lift: boolean,
+  connectionsPerAddress: number | null = null,
+  serves: ProtocolHandler['serve'] = NOBODY,
+) {
   const endings: Ending[] = []
   let held = 0
   const serve = createServe({
@@ -40,8 +50,8 @@ async function rig(t: ExecutionContext, lift: boolean, connectionsPerAddress: nu
     closing: new AbortController().signal,
     enter() {
       held++
-      const nobody = { protocol: 'mqtt' as const, serve: () => Promise.reject(new Error('nobody gets here')) }
-      return { generation: { domains, lift, handlers: { mqtt: nobody, https: nobody } }, leave: () => held-- }
+      const handler = { protocol: 'mqtt' as const, serve: serves }
+      return { generation: { domains, lift, handlers: { mqtt: handler, https: handler } }, leave: () => held-- }
     },
     ended: ({ remoteAddress }, _, reason) => endings.push({ address: remoteAddress, reason }),
   })
@@ -120,4 +130,30 @@ for (const lift of CAN_LIFT ? [false, true] : [false]) {
     await until(() => acceptor.live === 0)
     t.deepEqual(endings, [{ address: '203.0.113.9', reason: 'ERR_SNI_UNKNOWN' }])
   })
+  for (const [what, over, reason] of [
+    ['in good order', 'upstream', 'upstream'],
+    ['by a fault', new ProxyError('ERR_INTERNAL', 'broken'), 'ERR_INTERNAL'],
+  ] as const) {
+    test(`${transport}: what is served ${what} ends once, and its generation is left with it`, async (t) => {
+      const { promise, resolve } = Promise.withResolvers<CloseReason | ProxyError>()
+      const serving = Promise.withResolvers<void>()
+      const serve = async (): Promise<Serving> => {
+        serving.resolve()
+        return { over: promise }
+      }
+      const { port, acceptor, endings, held } = await rig(t, lift, null, serve)
+      const socket = connect({ port, host: '127.0.0.1' }, () => socket.write(PROXY_HEADER))
+      const device = connectTls({ socket, servername: 'a.example', rejectUnauthorized: false })
+      t.teardown(() => device.destroy())
+      await serving.promise
+      t.is(held(), 1)
+      t.deepEqual(endings, [])
+      resolve(over)
+      await until(() => held() === 0)
+      t.deepEqual(endings, [{ address: '203.0.113.9', reason }])
+      device.destroy()
+      await until(() => acceptor.live === 0)
+      t.is(held(), 0)
+    })
+  }
 }

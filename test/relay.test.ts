@@ -271,6 +271,18 @@ test('a side that was gone before we listened ends the other', async (t) => {
   t.is(await link.done, 'upstream')
 })
 
+test('a side that is closed by the end of the other is one end', (t) => {
+  const { device, upstream } = byHand()
+  // No stream of ours tells it so soon.
+  upstream.destroy = () => void upstream.emit('close')
+  const ends: (Side | null)[] = []
+  const [inbound, outbound] = [counting(), counting()]
+  const over = (side: Side | null) => void ends.push(side)
+  relay(device, upstream, { inbound, outbound, upstreamLost: () => null, halfCloseMs: 60_000, over })
+  device.emit('close')
+  t.deepEqual(ends, ['downstream'])
+})
+
 test('a half-closed side is not waited for for ever', async (t) => {
   const { device, upstream, link } = byHand({ halfCloseMs: 1 })
   const made = link()

@@ -1,7 +1,8 @@
 // How the runtime compiles this program and collects its garbage. JavaScriptCore is told by the environment alone, before it
 // starts.
 
-/** Of Bun; on Node there is nothing to settle. */
+/** Whose settings these are. A Bun that lacks one of them does not start with it, so any other stays as it comes. */
+const KNOWN_BUN = '1.4.5'
 const SETTINGS = {
   /**
    * What a function must have done before it is compiled by the last and dearest compiler, which counts 15 for a call and 1 for
@@ -25,15 +26,18 @@ const SETTINGS = {
 
 type Execve = (file: string, args: readonly string[], env: NodeJS.ProcessEnv) => never
 
-/** The environment to start again in; null: as it is. What somebody has set stays. */
+/**
+ * The environment to start again in; null: as it is. What somebody has set stays.
+ * @param bun its version; undefined on Node
+ */
 export function settledEngine(
   args: readonly string[],
   env: NodeJS.ProcessEnv,
-  onBun = process.versions.bun !== undefined,
+  bun: string | undefined,
 ): NodeJS.ProcessEnv | null {
   const serves = args[0] === undefined || args[0] === 'run' || args[0].startsWith('-')
   const isSettled = Object.keys(SETTINGS).every((name) => env[name] !== undefined)
-  return onBun && serves && !isSettled ? { ...SETTINGS, ...env } : null
+  return bun === KNOWN_BUN && serves && !isSettled ? { ...SETTINGS, ...env } : null
 }
 
 /**
@@ -41,7 +45,7 @@ export function settledEngine(
  * environment over.
  */
 export function settleEngine(): void {
-  const env = settledEngine(process.argv.slice(2), process.env)
+  const env = settledEngine(process.argv.slice(2), process.env, process.versions.bun)
   // Bun has it, and Node since 23.11.
   const { execve } = process as { execve?: Execve }
   // Whoever forked it would not find the channel again.

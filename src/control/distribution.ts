@@ -18,7 +18,7 @@ export interface DistributionOptions {
 
 /**
  * A histogram of prom-client's registry that observes with plain additions, as `Tally` counts: the library's own takes
- * microseconds an observation, and a connection has several. What is scraped is the same to the byte.
+ * microseconds an observation, and a connection has several. What is scraped is the same to the byte. Values are finite.
  */
 export class Distribution<L extends string> {
   readonly name: string

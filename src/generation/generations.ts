@@ -25,8 +25,9 @@ class Held<G extends Mortal> implements Hold<G> {
   }
 
   leave(): void {
-    this.#of?.left(this.generation)
+    const of = this.#of
     this.#of = null
+    of?.left(this.generation)
   }
 }
 

@@ -127,19 +127,18 @@ export class Session implements LiveSession, GateObserver, AuthorityObserver, Re
     metrics.traffic.packetsIn[1]!++
     metrics.traffic.bytesIn += asked.bytes
     this.#connackTimer = setTimeout(() => this.close('ERR_BACKEND_TIMEOUT'), limits.connackTimeoutMs)
+    const { promise, resolve } = Promise.withResolvers<CloseReason | ProxyError>()
+    this.#resolve = resolve
     const { stream } = upstream
     this.#upstream = stream
     stream.write(packet)
+    metrics.sessions(1)
     this.#relay = relay(device, stream, this)
     // A device may send on without waiting for CONNACK [MQTT 5.0 §3.1.4]; what came with CONNECT goes first.
     if (rest !== null) inbound.inspect(rest)
     if (!outbound.isHeld) stream.resume()
     if (!inbound.isHeld) device.resume()
-
-    metrics.sessions(1)
     // No `await`: its frame would keep the packets that the session began with for as long as it lives.
-    const { promise, resolve } = Promise.withResolvers<CloseReason | ProxyError>()
-    this.#resolve = resolve
     return promise
   }
 

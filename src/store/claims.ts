@@ -8,11 +8,11 @@ const TAKEOVER_PAUSE_MS = 1_000
 /** What is known of a key that nobody holds is kept so long, for its rate. */
 const MEMORY_MS = 1_000
 
-/** How often a key was claimed is known so long after the last time, and of so many: some 90,000 with names of usual lengths. */
+/** How often a key was claimed is known so long after the last time, and of so many: some 75,000 with names of usual lengths. */
 const VERSION_MS = 3_600_000
-const MAX_VERSION_BYTES = 16_777_216
-/** What one takes beside its name, of which a client id may have 64 KiB. */
-const VERSION_BYTES = 160
+const MAX_VERSION_SIZE = 16_777_216
+/** What one takes beside its name, in bytes; a client id may have 64 KiB. */
+const VERSION_SIZE = 200
 
 interface Entry {
   owner: string
@@ -52,8 +52,8 @@ export class Claims {
     this.#now = now
     this.#versions = new LRUCache({
       // Not `max`, for which the library has ready, from the start, whatever so many would take: 5 MB.
-      maxSize: MAX_VERSION_BYTES,
-      sizeCalculation: (_, key) => key.length + VERSION_BYTES,
+      maxSize: MAX_VERSION_SIZE,
+      sizeCalculation: (_, key) => key.length + VERSION_SIZE,
       ttl: VERSION_MS,
       perf: { now },
     })

@@ -66,3 +66,12 @@ test('what several processes observed is joined by bucket', async (t) => {
     ],
   )
 })
+
+test('set back, it begins anew', async (t) => {
+  const { ours, distribution } = both()
+  distribution.observe(0.5, 'a', { backend: 'a' })
+  ours.resetMetrics()
+  t.notRegex(await ours.metrics(), /backend/)
+  distribution.observe(0.5, 'a', { backend: 'a' })
+  t.regex(await ours.metrics(), /seconds_count\{backend="a"\} 1\n/)
+})

@@ -32,6 +32,21 @@ test('a device that vanishes is told of as lost', async (t) => {
   t.like(s.events.at(-1)?.body, { disconnectReason: 'CONNECTION_LOST', clientInitiatedDisconnect: false })
 })
 
+test('whoever cannot be told of the end does not keep it from being one', async (t) => {
+  const released: string[] = []
+  const store = { ...memoryStore(), release: (key: string) => void released.push(key) }
+  const tell = ({ topic }: { topic: string }) => {
+    if (topic.includes('disconnected')) throw new Error('nobody listens')
+  }
+  const s = served(t, { store, tell })
+  await s.connected(V5, OK5)
+  await Promise.resolve()
+  await s.over()
+  t.is(await s.ended, 'ERR_INTERNAL')
+  t.deepEqual(released, ['main\na'])
+  t.is(s.handler.live.size, 0)
+})
+
 test('a device that the broker refuses was never there', async (t) => {
   const s = served(t)
   t.is(await s.connected(V5, '2003008700'), '2003008700')

@@ -47,6 +47,8 @@ export interface ServedOptions {
   readonly connection?: Partial<SecuredConnection>
   /** Proved by an upgrade already. */
   readonly who?: Authenticated
+  /** Told of each lifecycle event before it is kept. */
+  readonly tell?: (event: LifecycleEvent) => void
   /** In place of an open way to the broker. */
   readonly open?: (signal: AbortSignal, broker: FakeStream) => Promise<void>
 }
@@ -100,7 +102,10 @@ export function served(t: ExecutionContext, options: ServedOptions = {}) {
     rulesInForce: () => inForce.rules,
     backendFor: () => backend,
     denied: (one) => denied.push(one),
-    tellFor: () => (event) => events.push(event),
+    tellFor: () => (event) => {
+      options.tell?.(event)
+      events.push(event)
+    },
   })
   const connection = {
     id: `c${++connections}`,

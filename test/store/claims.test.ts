@@ -152,3 +152,17 @@ test('of client ids as long as MQTT allows fewer are counted', (t) => {
   t.is(version(300), 1)
   t.is(version(0), 0, 'it had to make room')
 })
+
+test('of client ids of usual lengths so many are counted that a fleet fits in', (t) => {
+  const { claims } = claimsAt()
+  const version = (n: number) => {
+    const key = `main\ndevice-${n}`
+    const answer = claims.claim({ key, owner: 'o', session: `s${n}`, perSecond: null, tentative: false }, 1)
+    claims.release(key, `s${n}`)
+    return answer.kind === 'granted' ? answer.version : answer.kind
+  }
+  for (let n = 0; n < 70_000; n++) version(n)
+  t.is(version(0), 1, 'all of them')
+  for (let n = 70_000; n < 160_000; n++) version(n)
+  t.is(version(1), 0, 'it had to make room')
+})
