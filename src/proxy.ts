@@ -61,13 +61,9 @@ export function createServe(parts: Parts) {
     // No `await`: its frame would keep what is only needed to begin with for as long as the session lives.
     else
       void pass(parts, life, known).then(
-        ({ over }) => watch(life, over),
+        ({ over }) => void over.then((result) => finish(life, result)),
         (error: unknown) => finish(life, asProxyError(error)),
       )
-  }
-
-  function watch(life: Life, over: Serving['over']): void {
-    void over.then((result) => finish(life, result))
   }
 
   function finish(life: Life, result: CloseReason | ProxyError): void {

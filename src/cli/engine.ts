@@ -18,7 +18,7 @@ const SETTINGS = {
   BUN_JSC_smallHeapGrowthFactor: '1.1',
   /** Below this part collections look at all that lives: by itself 1/3, which would be all of them. */
   BUN_JSC_minEdenToOldGenerationRatio: '0.025',
-  /** Below so many bytes nothing is collected: with few sessions what is read would otherwise be, again and again. */
+  /** Below so many bytes size is no reason to collect: with few sessions what is read would be one, again and again. */
   BUN_JSC_largeHeapSize: '33554432',
   /** Pages between what lives are given back after each collection, not only after those that look at all. */
   BUN_JSC_decommitUnusedMarkedBlockPagesAfterEdenCollections: 'true',

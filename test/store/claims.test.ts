@@ -138,14 +138,17 @@ test('the claims of a key are counted, and after an hour without one the count b
   t.is(version('s4'), 0)
 })
 
+/** One that claims its key and leaves; which claim of that key it was. */
+const cameAndWent = (claims: Claims, keyOf: (n: number) => string) => (n: number) => {
+  const key = keyOf(n)
+  const answer = claims.claim({ key, owner: 'o', session: `s${n}`, perSecond: null, tentative: false }, 1)
+  claims.release(key, `s${n}`)
+  return answer.kind === 'granted' ? answer.version : answer.kind
+}
+
 test('of client ids as long as MQTT allows fewer are counted', (t) => {
   const { claims } = claimsAt()
-  const version = (n: number) => {
-    const key = `main\n${String(n).padStart(65_500, 'a')}`
-    const answer = claims.claim({ key, owner: 'o', session: `s${n}`, perSecond: null, tentative: false }, 1)
-    claims.release(key, `s${n}`)
-    return answer.kind === 'granted' ? answer.version : answer.kind
-  }
+  const version = cameAndWent(claims, (n) => `main\n${String(n).padStart(65_500, 'a')}`)
   version(0)
   t.is(version(0), 1)
   for (let n = 1; n <= 300; n++) version(n)
@@ -155,12 +158,7 @@ test('of client ids as long as MQTT allows fewer are counted', (t) => {
 
 test('of client ids of usual lengths so many are counted that a fleet fits in', (t) => {
   const { claims } = claimsAt()
-  const version = (n: number) => {
-    const key = `main\ndevice-${n}`
-    const answer = claims.claim({ key, owner: 'o', session: `s${n}`, perSecond: null, tentative: false }, 1)
-    claims.release(key, `s${n}`)
-    return answer.kind === 'granted' ? answer.version : answer.kind
-  }
+  const version = cameAndWent(claims, (n) => `main\ndevice-${n}`)
   for (let n = 0; n < 70_000; n++) version(n)
   t.is(version(0), 1, 'all of them')
   for (let n = 70_000; n < 160_000; n++) version(n)
